@@ -1,0 +1,1 @@
+//! Where the data path and the control path meet.
