@@ -1,5 +1,7 @@
 //! Control path, step 2: change it.
 
+pub mod attach;
+pub mod dialect;
 pub mod exec;
 pub mod journal;
 pub mod kvrocks;
@@ -7,5 +9,6 @@ pub mod plan;
 pub mod preflight;
 pub mod redis;
 pub mod report;
+pub mod resolve;
 pub mod sink;
 pub mod view;
