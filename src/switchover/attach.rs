@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::resp::reply::{Info, Value};
-use crate::switchover::dialect::{Dialect, own_offset, refused};
+use crate::switchover::orders::{Orders, own_offset, refused};
 use crate::switchover::kvrocks;
 use crate::switchover::report::Resync;
 use crate::topology::engine::Engine;
@@ -28,7 +28,7 @@ pub enum Demotion {
     Leaked { units: u64 },
 }
 
-impl Dialect {
+impl Orders {
     /// Makes the fenced old master follow the target, if it still stands at F. On Kvrocks the other
     /// replicas must have been repointed before.
     pub async fn demote(
@@ -167,6 +167,37 @@ pub fn judge_resyncs(full_before: u64, full_after: u64, seen: &[Attachment]) -> 
             Attachment::Up { .. } => Resync::Full,
         })
         .collect()
+}
+
+/// How many of the newest batches are compared.
+const TAIL: u64 = 16;
+
+/// Whether two Kvrocks nodes hold the same raw batches up to `offset`, the smaller of their
+/// offsets. A node that does not know POLLUPDATES, or no longer has so old a batch, is not judged
+/// by it: then nothing can be said, and the replication link itself is the only evidence.
+pub async fn same_tail(
+    one: &mut Connection,
+    other: &mut Connection,
+    offset: u64,
+    within: Duration,
+) -> Result<bool, NodeError> {
+    if offset == 0 {
+        return Ok(true);
+    }
+    let from = offset.saturating_sub(TAIL - 1).max(1).to_string();
+    let asked = ["POLLUPDATES", from.as_str(), "MAX", "16"];
+    let (here, there) = (one.call(&asked, within).await?, other.call(&asked, within).await?);
+    let (Some(here), Some(there)) = (updates(&here), updates(&there)) else {
+        return Ok(true);
+    };
+    Ok(here.iter().zip(there).all(|(one, other)| one == other))
+}
+
+/// The hex batches in an answer of name and value pairs.
+fn updates(value: &Value) -> Option<&[Value]> {
+    let items = value.items()?;
+    let at = items.iter().position(|item| item.text() == Some("updates"))?;
+    items.get(at + 1)?.items()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::resp::reply::Value;
-use crate::switchover::dialect::SinkAddress;
+use crate::switchover::orders::SinkAddress;
 use crate::topology::node::words;
 
 /// `SLAVEOF <sink>; INFO replication`, pipelined.

@@ -1,10 +1,11 @@
 //! Control path, step 2: change it.
 
 pub mod attach;
-pub mod dialect;
+pub mod control;
 pub mod exec;
 pub mod journal;
 pub mod kvrocks;
+pub mod orders;
 pub mod plan;
 pub mod preflight;
 pub mod redis;

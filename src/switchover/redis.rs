@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::resp::reply::Value;
-use crate::switchover::dialect::SinkAddress;
+use crate::switchover::orders::SinkAddress;
 use crate::topology::node::words;
 
 /// `MULTI; CONFIG SET replica-read-only yes; REPLICAOF <sink>; INFO replication; EXEC`.

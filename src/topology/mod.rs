@@ -2,5 +2,6 @@
 
 pub mod engine;
 pub mod facts;
+pub mod identity;
 pub mod node;
 pub mod watch;

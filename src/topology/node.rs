@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::config::ShardConfig;
 use crate::resp::reply::{ReplyDecoder, ReplyError, Value};
 pub use crate::topology::engine::{Abilities, Engine, Version};
 pub use crate::topology::facts::NodeFacts;
@@ -26,6 +27,13 @@ pub type NodeName = Arc<str>;
 pub struct Credentials {
     pub username: Option<String>,
     pub password: Option<String>,
+}
+
+impl Credentials {
+    pub fn of(shard: &ShardConfig) -> Credentials {
+        let password = shard.password.as_ref().map(|secret| secret.expose().to_owned());
+        Credentials { username: shard.username.clone(), password }
+    }
 }
 
 impl std::fmt::Debug for Credentials {
@@ -51,6 +59,8 @@ pub struct Connection {
     out: BytesMut,
     usable: bool,
     client_id: Option<i64>,
+    name: String,
+    named: bool,
 }
 
 impl Connection {
@@ -80,9 +90,11 @@ impl Connection {
             out: BytesMut::new(),
             usable: true,
             client_id: None,
+            name: name.to_owned(),
+            named: false,
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        connection.introduce(credentials, name, left).await?;
+        connection.introduce(credentials, left).await?;
         Ok(connection)
     }
 
@@ -91,7 +103,6 @@ impl Connection {
     async fn introduce(
         &mut self,
         credentials: &Credentials,
-        name: &str,
         within: Duration,
     ) -> Result<(), NodeError> {
         let mut commands = Vec::new();
@@ -100,7 +111,7 @@ impl Connection {
             ["AUTH"].into_iter().chain(user).chain([password]).collect::<Vec<_>>()
         });
         commands.extend(auth.as_deref().map(words));
-        commands.push(words(&["CLIENT", "SETNAME", name]));
+        commands.push(words(&["CLIENT", "SETNAME", &self.name]));
         commands.push(words(&["CLIENT", "ID"]));
         let values = self.call_many(&commands, within).await?;
         if auth.is_some()
@@ -116,6 +127,7 @@ impl Connection {
             return Err(NodeError::Credentials { node, text });
         }
         self.client_id = last.and_then(Value::number);
+        self.named = values.iter().rev().nth(1).is_some_and(Value::is_ok);
         Ok(())
     }
 
@@ -135,6 +147,16 @@ impl Connection {
     /// The id that the node gave this connection.
     pub fn client_id(&self) -> Option<i64> {
         self.client_id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the node shows this connection under its name and id, so that it can be found and
+    /// closed there from another one.
+    pub fn is_traceable(&self) -> bool {
+        self.named && self.client_id.is_some()
     }
 
     pub fn is_usable(&self) -> bool {

@@ -18,7 +18,7 @@ use crate::topology::node::{Connection, NodeError, words};
 
 /// How the nodes of one shard are spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dialect {
+pub struct Orders {
     pub engine: Engine,
     pub abilities: Abilities,
 }
@@ -62,17 +62,17 @@ pub enum Reading {
     Following { of: (String, u16), connected: bool, offset: Option<u64> },
 }
 
-impl Dialect {
+impl Orders {
     /// Asks the node what it knows. Changes nothing there.
     pub async fn probe(
         connection: &mut Connection,
         engine: Engine,
         version: crate::topology::engine::Version,
         within: Duration,
-    ) -> Result<Dialect, NodeError> {
+    ) -> Result<Orders, NodeError> {
         let answers = connection.call_words(&Abilities::PROBES, within).await?;
         let abilities = Abilities::from_answers(engine, version, &answers);
-        Ok(Dialect { engine, abilities })
+        Ok(Orders { engine, abilities })
     }
 
     pub fn needs_listening_sink(self) -> bool {
