@@ -101,8 +101,9 @@ pub enum Attach {
     /// After a crash the offset is not known: its history must be a prefix of the target's (Redis:
     /// replication id and offset; Kvrocks: its last batches are found unchanged on the target).
     IfPrefix,
-    /// It holds writes the target lacks. It must not be a master, and must not follow either.
-    Never,
+    /// The target was promoted at `carried` although the old master held more (forced). It must
+    /// not be a master, and must not follow either.
+    Never { carried: u64 },
 }
 
 /// What a node turned out to be.
@@ -167,8 +168,8 @@ pub enum Reason {
     TargetLost,
     #[error("the old master refused the fence")]
     FenceRefused,
-    #[error("the fence was lifted by somebody else")]
-    FenceBroken,
+    #[error("somebody else changed the role of the old master")]
+    OldChanged,
     #[error("the target lost its replication link behind the fence")]
     LinkDown,
     #[error("the target is no replica of the old master any more")]
@@ -200,7 +201,7 @@ pub enum Timer {
     Retry,
 }
 
-/// Things somebody should look at, each said when it is found out.
+/// Things somebody should look at. Said again at each retry: log a run of equal ones once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Alarm {
     /// The fence or pause may still be on the old master, which does not answer.
@@ -304,8 +305,9 @@ pub enum Effect {
     Release,
     /// *Answered* `Demoted`, `Leaked`, `DemoteRefused` or `Lost(Old)`. Settle if asked. If the old
     /// master answers as master (restarted with an old config), fence it first. `CLIENT UNPAUSE` if
-    /// `unpause`. Already following the target: `Demoted`. Then judge by `attach`; if it may
-    /// not attach leave it fenced and answer `Leaked`. Kvrocks: `CLIENT KILL ADDR` of the target's
+    /// `unpause`. Already following the target: `Demoted`; following a stranger: leave
+    /// it alone and answer `Leaked { by: 0 }`. Then judge by `attach`; if it may not attach leave it
+    /// fenced and answer `Leaked`. Kvrocks: `CLIENT KILL ADDR` of the target's
     /// link alone. Then `SLAVEOF target` (`CONFIG REWRITE` where wanted), and see role and master.
     Demote {
         attach: Attach,
@@ -371,7 +373,8 @@ pub enum Event {
     PromotionRefused,
     Settled(Node, Seen),
     Demoted,
-    /// It was not attached; it holds this much the target lacks (0 when it cannot be counted).
+    /// It was not attached: its offset is past `At` or `carried` by this much (0 when that cannot be
+    /// counted).
     Leaked {
         by: u64,
     },
@@ -379,4 +382,33 @@ pub enum Event {
     DemoteRefused,
     Repointed,
     RepointFailed,
+}
+
+impl Effect {
+    /// The node whose answer this effect waits for.
+    pub(super) fn asks(&self) -> Option<Node> {
+        match self {
+            Effect::Pause | Effect::Fence | Effect::ReadOld { .. } => Some(Node::Old),
+            Effect::Restore { .. } | Effect::Demote { .. } => Some(Node::Old),
+            Effect::ReadTarget | Effect::Promote => Some(Node::Target),
+            Effect::Settle(node) => Some(*node),
+            _ => None,
+        }
+    }
+}
+
+impl Event {
+    /// The node that has answered, or never will.
+    pub(super) fn answers(&self) -> Option<Node> {
+        match self {
+            Event::Lost(node) | Event::Settled(node, _) => Some(*node),
+            Event::Paused | Event::PauseRefused => Some(Node::Old),
+            Event::Fenced { .. } | Event::FenceRefused | Event::OldRead { .. } => Some(Node::Old),
+            Event::Restored(_) => Some(Node::Old),
+            Event::Demoted | Event::Leaked { .. } | Event::DemoteRefused => Some(Node::Old),
+            Event::TargetRead { .. } | Event::Promoted => Some(Node::Target),
+            Event::PromotionRefused => Some(Node::Target),
+            _ => None,
+        }
+    }
 }
