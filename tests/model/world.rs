@@ -180,7 +180,9 @@ pub struct World {
     pub pops: u8,
     /// Writes acknowledged by the target as a master.
     pub own: u8,
-    /// The old master came back with an old config.
+    /// The old master was restarted.
+    pub reborn: bool,
+    /// It came back with an old config.
     pub stale: bool,
     /// Pops, a stale master's writes or a forced end may leave something behind.
     pub excused: bool,
@@ -212,8 +214,6 @@ pub enum Action {
     Kill(Node),
     Revive(Node),
     ReviveStale,
-    /// Two masters: somebody makes the stale one a replica.
-    OperatorDemotes,
 }
 
 impl Action {
@@ -230,7 +230,6 @@ impl Action {
                 | Replicate
                 | LinkHeals
                 | Revive(_)
-                | OperatorDemotes
         )
     }
 }
@@ -261,6 +260,7 @@ impl World {
             aborts: 1,
             pops: rules.pops,
             own: 0,
+            reborn: false,
             stale: false,
             excused: rules.force,
             said: None,
@@ -395,9 +395,6 @@ impl World {
         if !target.alive {
             out.push(Action::Revive(Node::Target));
         }
-        if self.stale && old.role == Role::Master && target.role == Role::Master {
-            out.push(Action::OperatorDemotes);
-        }
     }
 
     /// What the world is like afterwards, or the claim that is broken on the way.
@@ -477,15 +474,18 @@ impl World {
                     }
                 }
             }
-            Action::Revive(Node::Old) => self.old.alive = true,
+            Action::Revive(Node::Old) => {
+                self.old.alive = true;
+                self.reborn = self.journal == Journal::Begun;
+            }
             Action::Revive(Node::Target) => self.target.alive = true,
             Action::ReviveStale => {
                 self.old.alive = true;
                 self.old.role = Role::Master;
+                self.reborn = true;
                 self.stale = true;
                 self.excused = true;
             }
-            Action::OperatorDemotes => self.old.role = Role::Fenced,
             _ => unreachable!("{action:?} is not the nodes' own"),
         }
     }
@@ -679,7 +679,13 @@ impl World {
             }
             Effect::Settle(Node::Old) => {
                 self.late &= Late::Promote as u8;
-                Event::Settled(Node::Old, seen(&self.old))
+                let reborn = self.reborn && self.old.role == Role::Master;
+                let seen = if reborn {
+                    Seen::Reborn
+                } else {
+                    seen(&self.old)
+                };
+                Event::Settled(Node::Old, seen)
             }
             Effect::Settle(Node::Target) => {
                 if flaw != Some(Flaw::LateNotKilled) {
@@ -790,7 +796,10 @@ fn lateness(effect: &Effect) -> u8 {
         Effect::Pause => Late::Pause as u8,
         Effect::Fence => Late::Fence as u8,
         Effect::Restore { unfence: true, .. } => Late::Restore as u8,
-        Effect::Demote { .. } => Late::Demote as u8,
+        Effect::Demote {
+            attach: Attach::At(_) | Attach::IfPrefix,
+            ..
+        } => Late::Demote as u8,
         Effect::Promote => Late::Promote as u8,
         _ => 0,
     }

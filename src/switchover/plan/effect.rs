@@ -110,6 +110,11 @@ pub enum Attach {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Seen {
     Master,
+    /// Master, but not in the life in which the journal's record knew it: another `run_id`, or where
+    /// there is none another `process_id` or an uptime shorter than the record's age. A restart
+    /// forgets a fence, so this says nothing about whether there was one. Only `Settled` makes the
+    /// difference, and only of the old master; a target that is master is `Master`.
+    Reborn,
     /// A replica of this operation's sink: host and port both match. Nothing else is a fence.
     Fenced,
     /// A replica of the other node of this operation.
@@ -121,7 +126,8 @@ pub enum Seen {
 /// Journal records. One file, records in order; each is durable before it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Record {
-    /// Operation, nodes, sink, [`Facts`], [`Terms`].
+    /// Operation, nodes, sink, [`Facts`], [`Terms`], and the old master's identity for
+    /// [`Seen::Reborn`].
     Begin,
     /// The outcome; a record without it makes the next start call [`recover`](super::recover).
     End(Outcome),
@@ -214,7 +220,8 @@ pub enum Alarm {
     RepointPending,
     /// The old master holds writes that the target lacks; it is kept apart.
     Leaked,
-    /// Both nodes say master; no writes are admitted until one remains.
+    /// Both nodes say master and the old one has not restarted, so somebody promoted by hand; no
+    /// writes are admitted until one remains.
     TwoMasters,
     /// Neither node is master, or one follows a stranger; no writes are admitted.
     NoMaster,

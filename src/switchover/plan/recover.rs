@@ -36,11 +36,12 @@ impl Step {
 
     /// Both have answered, or failed to. The promotion is never sent before the fence stands and
     /// the fence is never lifted before the promotion is known not to have happened; hence an old
-    /// master that is master proves that the target is not, and a fenced one proves nothing.
+    /// master that is master, in the same life, proves that the target is not and will not be; one
+    /// that is fenced, or restarted and may have forgotten a fence, proves nothing.
     fn decide(&mut self, old: Answer, target: Answer) {
         use Answer::{Is, Lost};
         let alarm = match (old, target) {
-            // Somebody restarted one of them with an old config, or acted by hand.
+            // Not our doing: the fence was standing when the promotion was sent.
             (Is(Seen::Master), Is(Seen::Master)) => Alarm::TwoMasters,
             (Is(Seen::Foreign), Is(Seen::Master)) => {
                 // It is not ours to attach any more; that it is no master is all that is asked.
@@ -52,9 +53,9 @@ impl Step {
                 return self.roll_forward(Attach::IfPrefix, 0, vec![Reason::Recovered]);
             }
             (Is(Seen::Master), _) => return self.undo(Reason::Recovered),
-            (Is(Seen::Fenced), Is(_)) => return self.undo(Reason::Recovered),
+            (Is(Seen::Fenced | Seen::Reborn), Is(_)) => return self.undo(Reason::Recovered),
             (Is(Seen::Follows | Seen::Foreign), _) => Alarm::NoMaster,
-            (Is(Seen::Fenced) | Lost, _) | (Answer::Asked, _) => Alarm::RestorePending,
+            (Is(Seen::Fenced | Seen::Reborn) | Lost | Answer::Asked, _) => Alarm::RestorePending,
         };
         self.act(Effect::Alarm(alarm));
         self.act(Effect::Arm(Timer::Retry));

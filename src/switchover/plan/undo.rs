@@ -31,7 +31,7 @@ impl Step {
 
     pub(super) fn undoing(&mut self, why: Reason, event: Event) {
         match event {
-            Event::Restored(Seen::Master) => {
+            Event::Restored(Seen::Master | Seen::Reborn) => {
                 self.publish(Master::Old);
                 self.rolled_back(why, OldNow::Master);
             }
