@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::resp::reply::{Info, Value};
 use crate::switchover::attach::{Attachment, await_link, same_tail};
 use crate::switchover::exec::ask::{Desk, Done, replication};
-use crate::switchover::orders::Change;
+use crate::switchover::orders::{Change, refused};
 use crate::switchover::plan::{Attach, Event, Node, Seen, Settle};
 use crate::switchover::preflight::Seat;
 use crate::topology::engine::Engine;
@@ -176,7 +176,7 @@ impl Desk {
                 let info = replication(&mut replica, self.read_within).await?;
                 if !follows(&info) {
                     let nothing = Value::Null;
-                    return Err(super::refused(&replica, "the new master", &nothing));
+                    return Err(refused(&replica, "the new master", &nothing));
                 }
             }
             Ok(replica)
