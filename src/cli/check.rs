@@ -18,6 +18,7 @@ pub async fn run(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         let nodes = preflight::check_shard(shard, &config.proxy, &config.switchover).await;
         problems += nodes.iter().map(|node| node.problems.len()).sum::<usize>();
         if json {
+            let nodes: Vec<_> = nodes.iter().map(as_json).collect();
             shards.push(json!({ "name": shard.name, "nodes": nodes }));
         } else {
             print(&shard.name, &shard.listen, &nodes)?;
@@ -39,6 +40,17 @@ pub async fn run(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
+fn as_json(node: &NodeCheck) -> serde_json::Value {
+    json!({
+        "node": node.node,
+        "role": node.role,
+        "engine": node.engine,
+        "version": node.version,
+        "offset": node.offset,
+        "problems": node.problems,
+    })
+}
+
 fn print(name: &str, listen: &str, nodes: &[NodeCheck]) -> anyhow::Result<()> {
     output::line(format!("{name}, clients connect to {listen}"))?;
     let mut table = Table::new(["node", "role", "engine", "offset"]);
@@ -47,7 +59,7 @@ fn print(name: &str, listen: &str, nodes: &[NodeCheck]) -> anyhow::Result<()> {
         let engine: Vec<_> = engine.into_iter().flatten().collect();
         table.row([
             node.node.clone(),
-            node.role.as_str().to_owned(),
+            node.role.clone(),
             output::or_dash((!engine.is_empty()).then(|| engine.join(" "))),
             output::or_dash(node.offset),
         ]);
