@@ -1,6 +1,6 @@
 //! Inline requests: a line typed by a person, a health check or telnet.
 
-use super::request::ProtocolError;
+use super::error::ProtocolError;
 
 /// Splits an inline request into its arguments exactly as Redis does (`sdssplitargs`): blanks
 /// separate, `"..."` knows `\n \r \t \b \a \\ \" \xHH`, `'...'` knows `\'` only, and a closing

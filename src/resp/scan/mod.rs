@@ -28,12 +28,14 @@
 )]
 
 mod args;
+mod error;
 mod inline;
 mod line;
 mod reply;
 mod request;
 
 pub use args::{Args, args, write_request};
+pub use error::ProtocolError;
 pub use inline::split_inline;
 pub use reply::{NESTING_MAX, Reply, ReplyError, ReplyKind, ReplyScanner};
-pub use request::{ARGS_KEPT, Form, ProtocolError, Request, RequestLimits, RequestScanner};
+pub use request::{ARGS_KEPT, Form, Request, RequestLimits, RequestScanner};

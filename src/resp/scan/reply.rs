@@ -27,16 +27,16 @@ pub enum ReplyKind {
 pub enum Reply {
     /// `buf[..len]` is the rest of the current reply.
     Complete { len: usize, kind: ReplyKind },
-    /// `buf[..len]` belongs to the current reply and may be forwarded and dropped now; what follows
-    /// must be kept and passed again, with more bytes. `len` may be 0.
+    /// `buf[..len]` belongs to the current reply and may be forwarded and dropped now; what
+    /// follows must be kept and passed again, with more bytes. `len` may be 0.
     Partial { len: usize },
 }
 
 /// Scans the replies of one connection to a node, one after the other.
 ///
-/// Nothing refers to a buffer between two scans: bytes that were reported in `Partial` or `Complete`
-/// are never asked for again. Lines up to 64 KiB are reported only as a whole, so an ordinary error
-/// text can always be read in one piece; bodies are reported as they come.
+/// Nothing refers to a buffer between two scans: bytes that were reported in `Partial` or
+/// `Complete` are never asked for again. Lines up to 64 KiB are reported only as a whole, so an
+/// ordinary error text can always be read in one piece; bodies are reported as they come.
 ///
 /// Contents of lines (`+ - : , # ( _`) are not judged: a reply is the client's business.
 #[derive(Clone, Debug)]
