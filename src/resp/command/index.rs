@@ -143,6 +143,8 @@ struct Index {
 const EMPTY: u16 = u16::MAX;
 
 /// How many names the table has.
+// Runs while compiling only, where an index out of bounds is a compile error.
+#[allow(clippy::indexing_slicing)]
 const NAMES: usize = {
     let mut names = CONTAINERS.len() + BLOCKABLES.len();
     let mut part = 0;
@@ -155,7 +157,7 @@ const NAMES: usize = {
 
 static INDEX: Index = Index::build();
 
-// Runs while compiling only, where an index out of bounds is a compile error.
+// As above.
 #[allow(clippy::indexing_slicing)]
 impl Index {
     const fn build() -> Index {
@@ -216,6 +218,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
     use super::*;
 
     #[test]

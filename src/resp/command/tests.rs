@@ -1,5 +1,7 @@
 //! What the table says about the commands whose mistake would be dear.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use super::Class::{Admin, Blocking, MayWrite, Read, Refused, Write};
 use super::table::{BLOCKABLES, CONTAINERS, ROWS};
 use super::*;
@@ -282,9 +284,9 @@ fn class_and_path_of_every_row_agree() {
     {
         let row = format!("{name} {sub:?}");
         assert_eq!(class == Refused, matches!(path, Path::Refused(_)), "{row}");
-        assert!(!(class == Read && writes), "{row}");
-        assert!(!(matches!(class, Write | MayWrite) && !writes), "{row}");
-        assert!(!(class == Blocking && path == Path::Lane), "{row}");
-        assert!(!(matches!(path, Path::Local(_)) && writes), "{row}");
+        assert!(class != Read || !writes, "{row}");
+        assert!(!matches!(class, Write | MayWrite) || writes, "{row}");
+        assert!(class != Blocking || path != Path::Lane, "{row}");
+        assert!(!matches!(path, Path::Local(_)) || !writes, "{row}");
     }
 }

@@ -44,8 +44,8 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("HELP", READ),
     ]),
 
-    // Loading is replicated by Kvrocks. KILL must not queue behind the script that it is to kill, nor be
-    // held: it may be what lets a drain end.
+    // Loading is replicated by Kvrocks. KILL must not queue behind the script that it is to kill,
+    // nor be held: it may be what lets a drain end.
     ("SCRIPT", ARITY_ERROR, &[
         ("LOAD", WRITE),
         ("FLUSH", WRITE_ONE_SHOT),
@@ -178,7 +178,7 @@ pub(super) const CONTAINERS: &[Container] = &[
     ]),
     // Nothing of it is trusted to be a read. What is not listed may answer with a push, change the
     // connection, or end the server.
-    ("DEBUG", ARITY_ERROR, &[
+    ("DEBUG", ADMIN_WRITE, &[
         ("SLEEP", ADMIN_WRITE),
         ("OBJECT", ADMIN_WRITE),
         ("SDSLEN", ADMIN_WRITE),
@@ -220,26 +220,26 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("SLOT-STATS", ADMIN),
         ("GETSLOTMIGRATIONS", ADMIN),
         ("HELP", ADMIN),
-        ("ADDSLOTS", refuse!("CLUSTER ADDSLOTS", "change a cluster on its nodes")),
-        ("ADDSLOTSRANGE", refuse!("CLUSTER ADDSLOTSRANGE", "change a cluster on its nodes")),
-        ("DELSLOTS", refuse!("CLUSTER DELSLOTS", "change a cluster on its nodes")),
-        ("DELSLOTSRANGE", refuse!("CLUSTER DELSLOTSRANGE", "change a cluster on its nodes")),
-        ("FLUSHSLOTS", refuse!("CLUSTER FLUSHSLOTS", "change a cluster on its nodes")),
-        ("FLUSHSLOT", refuse!("CLUSTER FLUSHSLOT", "change a cluster on its nodes")),
-        ("SETSLOT", refuse!("CLUSTER SETSLOT", "change a cluster on its nodes")),
-        ("BUMPEPOCH", refuse!("CLUSTER BUMPEPOCH", "change a cluster on its nodes")),
-        ("SET-CONFIG-EPOCH", refuse!("CLUSTER SET-CONFIG-EPOCH", "change a cluster on its nodes")),
-        ("MEET", refuse!("CLUSTER MEET", "change a cluster on its nodes")),
-        ("FORGET", refuse!("CLUSTER FORGET", "change a cluster on its nodes")),
-        ("REPLICATE", refuse!("CLUSTER REPLICATE", "change a cluster on its nodes")),
-        ("FAILOVER", refuse!("CLUSTER FAILOVER", "change a cluster on its nodes")),
-        ("RESET", refuse!("CLUSTER RESET", "change a cluster on its nodes")),
-        ("SAVECONFIG", refuse!("CLUSTER SAVECONFIG", "change a cluster on its nodes")),
-        ("IMPORT", refuse!("CLUSTER IMPORT", "change a cluster on its nodes")),
-        ("MIGRATION", refuse!("CLUSTER MIGRATION", "change a cluster on its nodes")),
-        ("MIGRATESLOTS", refuse!("CLUSTER MIGRATESLOTS", "change a cluster on its nodes")),
-        ("CANCELSLOTMIGRATIONS", refuse!("CLUSTER CANCELSLOTMIGRATIONS", "change a cluster on its nodes")),
-        ("SYNCSLOTS", refuse!("CLUSTER SYNCSLOTS", "change a cluster on its nodes")),
+        ("ADDSLOTS", refuse!("CLUSTER ADDSLOTS", "change it on its nodes")),
+        ("ADDSLOTSRANGE", refuse!("CLUSTER ADDSLOTSRANGE", "change it on its nodes")),
+        ("DELSLOTS", refuse!("CLUSTER DELSLOTS", "change it on its nodes")),
+        ("DELSLOTSRANGE", refuse!("CLUSTER DELSLOTSRANGE", "change it on its nodes")),
+        ("FLUSHSLOTS", refuse!("CLUSTER FLUSHSLOTS", "change it on its nodes")),
+        ("FLUSHSLOT", refuse!("CLUSTER FLUSHSLOT", "change it on its nodes")),
+        ("SETSLOT", refuse!("CLUSTER SETSLOT", "change it on its nodes")),
+        ("BUMPEPOCH", refuse!("CLUSTER BUMPEPOCH", "change it on its nodes")),
+        ("SET-CONFIG-EPOCH", refuse!("CLUSTER SET-CONFIG-EPOCH", "change it on its nodes")),
+        ("MEET", refuse!("CLUSTER MEET", "change it on its nodes")),
+        ("FORGET", refuse!("CLUSTER FORGET", "change it on its nodes")),
+        ("REPLICATE", refuse!("CLUSTER REPLICATE", "change it on its nodes")),
+        ("FAILOVER", refuse!("CLUSTER FAILOVER", "change it on its nodes")),
+        ("RESET", refuse!("CLUSTER RESET", "change it on its nodes")),
+        ("SAVECONFIG", refuse!("CLUSTER SAVECONFIG", "change it on its nodes")),
+        ("IMPORT", refuse!("CLUSTER IMPORT", "change it on its nodes")),
+        ("MIGRATION", refuse!("CLUSTER MIGRATION", "change it on its nodes")),
+        ("MIGRATESLOTS", refuse!("CLUSTER MIGRATESLOTS", "change it on its nodes")),
+        ("CANCELSLOTMIGRATIONS", refuse!("CLUSTER CANCELSLOTMIGRATIONS", "change it on its nodes")),
+        ("SYNCSLOTS", refuse!("CLUSTER SYNCSLOTS", "change it on its nodes")),
     ]),
     ("CLUSTERX", ARITY_ERROR, &[
         ("VERSION", ADMIN),

@@ -1,5 +1,5 @@
-//! Commands on keys, values and scripts that Redis and Valkey share, up to Redis 8.6 and Valkey 9.1.
-//! Kvrocks implements most of them under the same names.
+//! Commands on keys, values and scripts of Redis (up to 8.6) and Valkey (up to 9.1). Kvrocks
+//! implements most of them under the same names.
 
 use super::{BLOCKING_WRITE, MAY_WRITE, READ, READ_ONE_SHOT, Row, WRITE, WRITE_ONE_SHOT};
 
@@ -228,7 +228,7 @@ pub(super) const ROWS: &[Row] = &[
     ("VREM", WRITE),
     ("VSETATTR", WRITE),
     // Scripts: what runs inside is known to nobody outside, so only the _RO forms count as reads.
-    // Redis and Valkey run scripts on a client of their own; Kvrocks runs them on the caller's connection.
+    // Redis and Valkey run scripts on a client of their own, Kvrocks on the caller's connection.
     ("EVAL", MAY_WRITE),
     ("EVALSHA", MAY_WRITE),
     ("FCALL", MAY_WRITE),

@@ -1,7 +1,7 @@
 //! Commands that Kvrocks alone has.
 //!
-//! Its own `COMMAND` flags can't be used for most of them: everything that is not flagged as a write
-//! is shown as read-only there, the replication protocol and `NAMESPACE` included.
+//! Its own `COMMAND` flags can't be used for most of them: everything that is not flagged as a
+//! write is shown as read-only there, the replication protocol and `NAMESPACE` included.
 
 use super::{ADMIN_ONE_SHOT, OF_REPLICATION, READ, READ_ONE_SHOT, Row, WRITE, WRITE_ONE_SHOT};
 

@@ -75,8 +75,8 @@ pub(super) const ROWS: &[Row] = &[
     ("TOPK.RESERVE", WRITE),
     ("TOPK.ADD", WRITE),
     ("TOPK.INCRBY", WRITE),
-    // T-digests. In RedisBloom their queries first merge what was added since, which changes the value's
-    // layout but neither its meaning nor the replication stream.
+    // T-digests. In RedisBloom their queries first merge what was added since, which changes the
+    // value's layout but neither its meaning nor the replication stream.
     ("TDIGEST.MIN", READ),
     ("TDIGEST.MAX", READ),
     ("TDIGEST.QUANTILE", READ),
