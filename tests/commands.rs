@@ -249,7 +249,7 @@ fn check(commands: &[Described]) {
             !command.has("blocking") || !on_a_lane,
             "blocks and is on a lane",
         );
-        let blocks = verdict.path == Path::Pinned(Pin::Blocking);
+        let blocks = matches!(verdict.path, Path::Pinned(Pin::Blocking | Pin::Wait));
         claim(
             !command.has("blocking") || blocks,
             "blocks and is not known to",

@@ -27,7 +27,7 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("CONSUMERS", READ),
         ("HELP", READ),
     ]),
-    ("XGROUP", ARITY_ERROR, &[
+    ("XGROUP", WRITE, &[
         ("CREATE", WRITE),
         ("CREATECONSUMER", WRITE),
         ("DELCONSUMER", WRITE),

@@ -14,6 +14,7 @@ pub(super) const ROWS: &[Row] = &[
     ("DUMP", READ),
     ("RANDOMKEY", READ),
     ("SCAN", READ),
+    ("CLUSTERSCAN", READ),
     ("TOUCH", READ),
     ("DBSIZE", READ),
     ("KEYS", READ_ONE_SHOT),
@@ -36,10 +37,9 @@ pub(super) const ROWS: &[Row] = &[
     ("FLUSHALL", WRITE),
     ("MIGRATE", WRITE_ONE_SHOT),
     ("SFLUSH", WRITE_ONE_SHOT),
-    ("SORT_RO", READ),
-    ("CLUSTERSCAN", READ),
     // SORT writes with STORE, which may stand anywhere among its options.
     ("SORT", MAY_WRITE),
+    ("SORT_RO", READ),
     // Strings.
     ("GET", READ),
     ("MGET", READ),
