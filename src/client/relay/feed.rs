@@ -155,11 +155,14 @@ impl Relay<'_> {
             self.rescan_later();
             return Ok(Some(Feed::Hold));
         }
-        if let Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) = verdict.path
-            && !self.expects.is_empty()
-        {
-            self.rescan_later();
-            return Ok(Some(Feed::Wait));
+        if let Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) = verdict.path {
+            if self.transaction.is_some() {
+                return Ok(self.refuse(len, "ERR subscribing is not possible in a transaction"));
+            }
+            if !self.expects.is_empty() {
+                self.rescan_later();
+                return Ok(Some(Feed::Wait));
+            }
         }
         self.pass_on(len, verdict);
         Ok(None)

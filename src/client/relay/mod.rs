@@ -129,6 +129,8 @@ struct Relay<'s> {
     blocked: Option<Blocked>,
     /// The old master unblocked the command; it is sent again to the new one.
     reissue: bool,
+    /// The frame that is arriving was not asked for.
+    unasked: bool,
     watch: GateWatch,
     /// Since when the request in front has been held.
     held_since: Option<Instant>,
@@ -166,6 +168,7 @@ impl<'s> Relay<'s> {
             upload: None,
             blocked: None,
             reissue: false,
+            unasked: false,
             watch,
             held_since: None,
             left_since: None,
