@@ -8,3 +8,4 @@ pub mod preflight;
 pub mod redis;
 pub mod report;
 pub mod sink;
+pub mod view;
