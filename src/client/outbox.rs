@@ -185,7 +185,8 @@ impl Outbox {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Wakes the session, for whatever it has to look at.
+    pub fn wake(&self) {
         if let Some(session) = self.session.borrow().as_ref() {
             session.wake_by_ref();
         }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use slab::Slab;
 use tokio::sync::OnceCell;
 
 use super::outbox::Outbox;
@@ -112,6 +113,9 @@ pub struct Seat {
     /// How many live sessions have each identity: what a new master must accept.
     identities: RefCell<HashMap<Identity, usize>>,
     spare: RefCell<Vec<BytesMut>>,
+    /// Every live session's outbox, to wake it by.
+    outboxes: RefCell<Slab<Rc<Outbox>>>,
+    stopping: Cell<bool>,
 }
 
 impl Seat {
@@ -126,6 +130,8 @@ impl Seat {
             current: RefCell::default(),
             identities: RefCell::default(),
             spare: RefCell::default(),
+            outboxes: RefCell::default(),
+            stopping: Cell::new(false),
         })
     }
 
@@ -283,6 +289,30 @@ impl Seat {
         let lanes = links.lanes.borrow();
         let mut slots = lanes.iter().filter(|(key, _)| key.0 == *identity).flat_map(|(_, s)| s);
         slots.all(|slot| !matches!(slot.get(), Some(LaneAnswer::Open(_))))
+    }
+
+    /// Takes a session in; its key is for [`Seat::leave`].
+    pub fn enter(&self, outbox: &Rc<Outbox>) -> usize {
+        self.counts.connections.add(1);
+        self.counts.sessions.set(self.counts.sessions.get() + 1);
+        self.outboxes.borrow_mut().insert(Rc::clone(outbox))
+    }
+
+    pub fn leave(&self, key: usize) {
+        self.counts.sessions.set(self.counts.sessions.get().saturating_sub(1));
+        self.outboxes.borrow_mut().try_remove(key);
+    }
+
+    /// Lets sessions end as soon as nothing of theirs is under way.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        for (_, outbox) in self.outboxes.borrow().iter() {
+            outbox.wake();
+        }
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
     }
 
     pub fn enter_identity(&self, identity: &Identity) {

@@ -52,6 +52,7 @@ pub struct Session {
     /// `CLIENT ID`: the proxy's own, the same for the life of the session.
     pub id: u64,
     pub(super) seat: Rc<Seat>,
+    seat_key: usize,
     pub(super) read: OwnedReadHalf,
     pub(super) input: BytesMut,
     pub(super) scanner: RequestScanner,
@@ -70,7 +71,7 @@ pub struct Session {
 
 /// What the session has to do before it can go on.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// The input is used up: wait for more.
     Read,
     /// Wait until no lane owes a reply.
@@ -110,11 +111,11 @@ impl Session {
             Rc::clone(&seat.counts),
         );
         let identity = Identity::default();
-        seat.counts.sessions.set(seat.counts.sessions.get() + 1);
-        seat.counts.connections.add(1);
+        let seat_key = seat.enter(&outbox);
         seat.enter_identity(&identity);
         Self {
             id,
+            seat_key,
             seat: Rc::clone(seat),
             read,
             input: BytesMut::new(),
@@ -188,7 +189,7 @@ impl Session {
                         self.scanner = RequestScanner::default();
                         break Step::Settle;
                     }
-                    self.outbox.push(error.reply().as_bytes());
+                    self.outbox.push(&error.reply());
                     break Step::Close(Closed::ProtocolError);
                 }
             }
@@ -347,7 +348,7 @@ impl Session {
                     self.input = whole;
                     return Err(Step::Settle);
                 }
-                self.outbox.push(error.reply().as_bytes());
+                self.outbox.push(&error.reply());
                 Err(Step::Close(Closed::ProtocolError))
             }
         }
@@ -369,9 +370,13 @@ impl Session {
         if self.eof {
             return Err(Closed::ClientGone);
         }
+        if self.seat.is_stopping() {
+            self.settle().await?;
+            return Err(Closed::Shutdown);
+        }
         poll_fn(|context| {
             self.outbox.remember(context.waker());
-            if self.outbox.state() != OutboxState::Open {
+            if self.outbox.state() != OutboxState::Open || self.seat.is_stopping() {
                 return Poll::Ready(());
             }
             if self.outbox.backlog() > 0 {
@@ -625,8 +630,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.seat.registry.remove(self.id);
         self.seat.leave_identity(&self.identity);
-        let left = self.seat.counts.sessions.get().saturating_sub(1);
-        self.seat.counts.sessions.set(left);
+        self.seat.leave(self.seat_key);
     }
 }
 

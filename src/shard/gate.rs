@@ -118,6 +118,11 @@ impl Gate {
         self.in_flight.get()
     }
 
+    /// Sessions whose write waits here now.
+    pub fn writes_held(&self) -> u64 {
+        self.held.get()
+    }
+
     /// A place from which a task is told of every change of the gate.
     pub fn watch(self: &Rc<Self>) -> GateWatch {
         let key = self.watchers.borrow_mut().insert(None);

@@ -24,6 +24,9 @@ impl Relay<'_> {
         if self.link_ended {
             return self.link_has_ended();
         }
+        if self.session.seat.is_stopping() && (self.expects.is_empty() || self.blocked.is_some()) {
+            return Err(Closed::Shutdown);
+        }
         if self.has_moved() {
             return self.moved();
         }
@@ -92,7 +95,7 @@ impl Relay<'_> {
             }
             Ok(_) => Ok(()),
             Err(error) => {
-                self.session.outbox.push(error.reply().as_ref());
+                self.session.outbox.push(&error.reply());
                 Err(Closed::ProtocolError)
             }
         }

@@ -20,7 +20,6 @@ mod feed;
 use std::collections::{HashSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -34,7 +33,7 @@ use super::seat::NodeLinks;
 use super::session::{BACKLOG_PAUSE_BYTES, Session};
 use super::state::{Blocked, Closed, Transaction};
 use crate::resp::command::{Local, Path, Pin, Verdict};
-use crate::shard::gate::GateWatch;
+use crate::shard::gate::{Gate, GateWatch};
 use crate::upstream::connection::Connection;
 
 /// Bytes on their way to the server before the client is not read further.
@@ -118,7 +117,7 @@ struct Relay<'s> {
     link: Connection,
     link_ended: bool,
     out: BytesMut,
-    expects: VecDeque<Expect>,
+    expects: Expects,
     transaction: Option<Transaction>,
     watching: bool,
     /// Watched keys whose connection is gone, with no transaction open yet.
@@ -152,6 +151,7 @@ impl Session {
 impl<'s> Relay<'s> {
     fn new(session: &'s mut Session, (epoch, links, link): OwnLink) -> Self {
         let watch = session.seat.gate.watch();
+        let gate = Rc::clone(&session.seat.gate);
         Self {
             session,
             epoch,
@@ -159,7 +159,7 @@ impl<'s> Relay<'s> {
             link,
             link_ended: false,
             out: BytesMut::new(),
-            expects: VecDeque::new(),
+            expects: Expects { queue: VecDeque::new(), gate },
             transaction: None,
             watching: false,
             watch_lost: false,
@@ -317,7 +317,7 @@ impl<'s> Relay<'s> {
         if self.session.outbox.backlog() <= BACKLOG_PAUSE_BYTES && !self.link_ended {
             self.link.input.reserve(READ_BYTES);
             let input = &mut self.link.input;
-            match poll_read_buf(Pin::new(&mut self.link.read), context, input) {
+            match poll_read_buf(std::pin::Pin::new(&mut self.link.read), context, input) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Woken::LinkEnded),
                 Poll::Ready(Ok(_)) => woken = Poll::Ready(Woken::Events),
                 Poll::Pending => {}
@@ -378,11 +378,30 @@ impl<'s> Relay<'s> {
     }
 }
 
-impl Drop for Relay<'_> {
-    /// Writes without a reply have ended as far as the gate is concerned.
+/// What the server owes, oldest first. Dropped with the relay: writes without a reply have ended
+/// as far as the gate is concerned.
+struct Expects {
+    queue: VecDeque<Expect>,
+    gate: Rc<Gate>,
+}
+
+impl std::ops::Deref for Expects {
+    type Target = VecDeque<Expect>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.queue
+    }
+}
+
+impl std::ops::DerefMut for Expects {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.queue
+    }
+}
+
+impl Drop for Expects {
     fn drop(&mut self) {
-        let writes = self.expects.iter().filter(|expect| expect.write).count();
-        self.session.seat.gate.write_ended(writes);
+        self.gate.write_ended(self.queue.iter().filter(|expect| expect.write).count());
     }
 }
 
