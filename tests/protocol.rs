@@ -70,6 +70,9 @@ fn resp3_len(input: &[u8]) -> Option<usize> {
 }
 
 proptest! {
+    // A failure prints the shrunk input, which belongs into a test of its own rather than a file.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn requests_end_where_redis_protocol_says(requests in pipeline(multibulk())) {
         let input = requests.concat();
@@ -204,6 +207,22 @@ fn every_split_of_a_pipeline_gives_the_same_requests() {
     let found = read_requests(&[input], Reading::Keep);
     assert_eq!((found.frames.len(), found.rest.len()), (8, 10));
     check_every_split(input, read_requests);
+}
+
+#[test]
+fn every_split_of_a_refused_request_gives_the_same_refusal() {
+    let inputs: &[&[u8]] = &[
+        b"*2\r\n$10\r\n0123456789\r\nx\r\n",
+        b"*2\r\n$3\r\nGET\r\n$1\r\nabc",
+        b"*2\r\n$3\r\nGET\r\n$1\rx",
+        b"*1\rx",
+        b"PING\r\n*1000000000000\r\n",
+    ];
+    for input in inputs {
+        let found = read_requests(&[input], Reading::Keep);
+        assert!(found.error.is_some(), "{}", input.escape_ascii());
+        check_every_split(input, read_requests);
+    }
 }
 
 #[test]

@@ -15,7 +15,8 @@
 //! caller's connection and could change it (`redis.call('HELLO', 3)`), and its `EVAL_RO` lets
 //! `ZDIFFSTORE` and `PUBLISH` through.
 //!
-//! Measured (`benches/command.rs`): a lookup takes MEASURED.
+//! Measured on two busy shared cores (`benches/command.rs`): 7 ns a command in a mix of 16 commands,
+//! 12 to 15 ns for one, 25 ns with a subcommand, under 50 ns at worst.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use self::index::Rule;
