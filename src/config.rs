@@ -19,6 +19,7 @@ mod address;
 mod check;
 mod locate;
 mod read;
+mod shards;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -182,12 +183,25 @@ pub enum LogLevel {
     Trace,
 }
 
+impl LogLevel {
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
 /// Why there is no [`Config`]. The proxy does not start, and a running one is not touched.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigErrors {
     /// The file could not be read at all.
     #[error(
-        "cannot read the config file {}: {source} (name another one with --config)",
+        "cannot read the config file {} (name another one with --config)",
         path.display()
     )]
     Unreadable {
