@@ -101,14 +101,20 @@ pub enum Attach {
     /// After a crash the offset is not known: its history must be a prefix of the target's (Redis:
     /// replication id and offset; Kvrocks: its last batches are found unchanged on the target).
     IfPrefix,
-    /// It holds writes the target lacks. It must not be a master, and must not follow either.
-    Never,
+    /// The target was promoted at `carried` although the old master held more (forced). It must
+    /// not be a master, and must not follow either.
+    Never { carried: u64 },
 }
 
 /// What a node turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Seen {
     Master,
+    /// Master, but not in the life in which the journal's record knew it: another `run_id`, or where
+    /// there is none another `process_id` or an uptime shorter than the record's age. A restart
+    /// forgets a fence, so this says nothing about whether there was one. Only `Settled` makes the
+    /// difference, and only of the old master; a target that is master is `Master`.
+    Reborn,
     /// A replica of this operation's sink: host and port both match. Nothing else is a fence.
     Fenced,
     /// A replica of the other node of this operation.
@@ -120,7 +126,8 @@ pub enum Seen {
 /// Journal records. One file, records in order; each is durable before it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Record {
-    /// Operation, nodes, sink, [`Facts`], [`Terms`].
+    /// Operation, nodes, sink, [`Facts`], [`Terms`], and the old master's identity for
+    /// [`Seen::Reborn`].
     Begin,
     /// The outcome; a record without it makes the next start call [`recover`](super::recover).
     End(Outcome),
@@ -167,8 +174,8 @@ pub enum Reason {
     TargetLost,
     #[error("the old master refused the fence")]
     FenceRefused,
-    #[error("the fence was lifted by somebody else")]
-    FenceBroken,
+    #[error("somebody else changed the role of the old master")]
+    OldChanged,
     #[error("the target lost its replication link behind the fence")]
     LinkDown,
     #[error("the target is no replica of the old master any more")]
@@ -200,7 +207,7 @@ pub enum Timer {
     Retry,
 }
 
-/// Things somebody should look at, each said when it is found out.
+/// Things somebody should look at. Said again at each retry: log a run of equal ones once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Alarm {
     /// The fence or pause may still be on the old master, which does not answer.
@@ -213,7 +220,8 @@ pub enum Alarm {
     RepointPending,
     /// The old master holds writes that the target lacks; it is kept apart.
     Leaked,
-    /// Both nodes say master; no writes are admitted until one remains.
+    /// Both nodes say master and the old one has not restarted, so somebody promoted by hand; no
+    /// writes are admitted until one remains.
     TwoMasters,
     /// Neither node is master, or one follows a stranger; no writes are admitted.
     NoMaster,
@@ -304,8 +312,9 @@ pub enum Effect {
     Release,
     /// *Answered* `Demoted`, `Leaked`, `DemoteRefused` or `Lost(Old)`. Settle if asked. If the old
     /// master answers as master (restarted with an old config), fence it first. `CLIENT UNPAUSE` if
-    /// `unpause`. Already following the target: `Demoted`. Then judge by `attach`; if it may
-    /// not attach leave it fenced and answer `Leaked`. Kvrocks: `CLIENT KILL ADDR` of the target's
+    /// `unpause`. Already following the target: `Demoted`; following a stranger: leave
+    /// it alone and answer `Leaked { by: 0 }`. Then judge by `attach`; if it may not attach leave it
+    /// fenced and answer `Leaked`. Kvrocks: `CLIENT KILL ADDR` of the target's
     /// link alone. Then `SLAVEOF target` (`CONFIG REWRITE` where wanted), and see role and master.
     Demote {
         attach: Attach,
@@ -371,7 +380,8 @@ pub enum Event {
     PromotionRefused,
     Settled(Node, Seen),
     Demoted,
-    /// It was not attached; it holds this much the target lacks (0 when it cannot be counted).
+    /// It was not attached: its offset is past `At` or `carried` by this much (0 when that cannot be
+    /// counted).
     Leaked {
         by: u64,
     },
@@ -379,4 +389,33 @@ pub enum Event {
     DemoteRefused,
     Repointed,
     RepointFailed,
+}
+
+impl Effect {
+    /// The node whose answer this effect waits for.
+    pub(super) fn asks(&self) -> Option<Node> {
+        match self {
+            Effect::Pause | Effect::Fence | Effect::ReadOld { .. } => Some(Node::Old),
+            Effect::Restore { .. } | Effect::Demote { .. } => Some(Node::Old),
+            Effect::ReadTarget | Effect::Promote => Some(Node::Target),
+            Effect::Settle(node) => Some(*node),
+            _ => None,
+        }
+    }
+}
+
+impl Event {
+    /// The node that has answered, or never will.
+    pub(super) fn answers(&self) -> Option<Node> {
+        match self {
+            Event::Lost(node) | Event::Settled(node, _) => Some(*node),
+            Event::Paused | Event::PauseRefused => Some(Node::Old),
+            Event::Fenced { .. } | Event::FenceRefused | Event::OldRead { .. } => Some(Node::Old),
+            Event::Restored(_) => Some(Node::Old),
+            Event::Demoted | Event::Leaked { .. } | Event::DemoteRefused => Some(Node::Old),
+            Event::TargetRead { .. } | Event::Promoted => Some(Node::Target),
+            Event::PromotionRefused => Some(Node::Target),
+            _ => None,
+        }
+    }
 }
