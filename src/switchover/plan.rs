@@ -58,9 +58,12 @@
 
 mod effect;
 mod finish;
+mod prove;
 mod recover;
 mod state;
 mod step;
+#[cfg(test)]
+mod tests;
 mod undo;
 
 pub use effect::*;
@@ -103,7 +106,7 @@ pub fn step(state: &State, event: Event) -> (State, Vec<Effect>) {
 pub fn phase(state: &State) -> &'static str {
     match &state.stage {
         Stage::Preflight => "preflight",
-        Stage::Recording => "journal",
+        Stage::Recording(_) => "journal",
         Stage::Warming => "pre_dial",
         Stage::Draining => "hold",
         Stage::Pausing => "pause",

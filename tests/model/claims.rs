@@ -36,7 +36,7 @@ pub fn before(world: &World, effect: &Effect) -> Result<(), String> {
 
 pub fn at_promotion(world: &World) -> Result<(), String> {
     claim(
-        world.excused || missing(world) == 0,
+        missing(world) <= world.excused,
         "promoted although the target lacks a write",
     )
 }
@@ -79,6 +79,7 @@ pub fn at_the_end(world: &World) -> Result<(), String> {
         "a late command can still execute when all is over",
     )?;
     claim(!old.paused, "the pause was left behind")?;
+    claim(world.timers == 0, "a timer runs on when all is over")?;
     claim(!world.held, "writes are still held when all is over")?;
     let switched = match (&world.plan, world.said, world.journal) {
         (Some(_), Some((outcome, not_carried, old_now)), _) => {

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-use crate::world::{Action, Rules, World};
+use crate::rules::Rules;
+use crate::world::{Action, World};
 
 /// A bound on the walk, so that a careless rule ends in a message and not in swap.
 const STATES_MAX: usize = 8_000_000;

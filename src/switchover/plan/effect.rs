@@ -1,11 +1,12 @@
 //! The words the plan and its executor exchange: what is to be done, and what came of it.
 //!
-//! The contract in four sentences. Effects of one step are performed in the order of the list.
+//! The contract. Effects of one step are performed in the order of the list.
 //! An effect marked *answered* ends in exactly one of the events named at it; `Lost` is one of
 //! them whenever a node is involved, and is sent when the connection failed or the executor's
 //! deadline for that reply passed. An effect marked *at once* has happened when the executor takes
 //! the next effect, and is not answered. There is never more than one answered effect outstanding
-//! per node (nor per journal, gate, or set of other replicas), so no event needs a number.
+//! per node (nor per journal, gate, or set of other replicas), so no event needs a number. What an
+//! abort leaves unanswered (preflight, pre-dial) or the end does (reads) may be dropped.
 //!
 //! **Invariant:** after `Lost(node)` the connection that carried the effect is given up: nothing
 //! more is written to it, and the next effect for that node goes over a fresh one. The command may
@@ -310,7 +311,8 @@ pub enum Effect {
     Publish(Master),
     /// *At once.* Open every gate; an unanswered `Hold` is taken back, its `Drained` never comes.
     Release,
-    /// *Answered* `Demoted`, `Leaked`, `DemoteRefused` or `Lost(Old)`. Settle if asked. If the old
+    /// *Answered* `Demoted`, `Leaked`, `DemoteRefused` or `Lost(Old)`. Settle if asked. See that the target says
+    /// master, else `DemoteRefused`. If the old
     /// master answers as master (restarted with an old config), fence it first. `CLIENT UNPAUSE` if
     /// `unpause`. Already following the target: `Demoted`; following a stranger: leave
     /// it alone and answer `Leaked { by: 0 }`. Then judge by `attach`; if it may not attach leave it
