@@ -1,8 +1,8 @@
 //! What must hold: in every state, when the target is promoted, and whenever an operation is over.
 
-use pointsman::switchover::plan::{Effect, Master, OldNow, Outcome};
+use pointsman::switchover::plan::{Effect, Master, OldNow, Outcome, Timer};
 
-use crate::world::{Flight, Journal, Lane, Late, Role, Server, World};
+use crate::world::{Flight, Journal, Lane, Late, Role, Server, World, bit};
 
 pub fn acknowledges(server: &Server) -> bool {
     server.alive && server.role == Role::Master && !server.paused
@@ -70,6 +70,12 @@ pub fn always(world: &World) -> Result<(), String> {
         old.role != Role::Follows || missing(world) == 0,
         "the old master was attached although it has diverged",
     )
+}
+
+/// Whoever is held has a clock running for him.
+pub fn bounded(world: &World) -> Result<(), String> {
+    let runs = world.timers & bit(Timer::Hold) != 0;
+    claim(!world.held || runs, "writes are held without a limit")
 }
 
 pub fn at_the_end(world: &World) -> Result<(), String> {

@@ -32,8 +32,13 @@ impl World {
             Effect::ReadOld { unpause, .. } => {
                 self.unpause(rules, unpause);
                 self.excused_no_more();
+                let unread = if flaw == Some(Flaw::SecondReadSkipped) {
+                    self.popped
+                } else {
+                    0
+                };
                 Event::OldRead {
-                    offset: u64::from(self.old.log),
+                    offset: u64::from(self.old.log - unread),
                     seen: seen(&self.old),
                 }
             }
@@ -69,7 +74,9 @@ impl World {
             }
             Effect::Settle(Node::Old) => {
                 self.late &= Late::Promote as u8;
-                let reborn = self.reborn && self.old.role == Role::Master;
+                let reborn = self.reborn
+                    && self.old.role == Role::Master
+                    && flaw != Some(Flaw::RebornBelieved);
                 let seen = if reborn {
                     Seen::Reborn
                 } else {

@@ -29,6 +29,9 @@ impl World {
                         offset: u64::from(self.old.log),
                     };
                 }
+                if rules.flaw == Some(Flaw::LossMeansRefused) && effect == Effect::Promote {
+                    event = Event::PromotionRefused;
+                }
                 if rules.flaw == Some(Flaw::SilenceMeansReplica)
                     && effect == Effect::Settle(Node::Target)
                 {

@@ -28,7 +28,7 @@ impl Rules {
             stale_restart: false,
             writes: 2,
             pops: 0,
-            faults: 2,
+            faults: 3,
             crashes: 2,
             flaw: None,
         }
@@ -71,6 +71,12 @@ pub enum Flaw {
     RestoreUnsettled,
     /// The old offset is not read before the old master is attached.
     AttachedBlindly,
+    /// Kvrocks: the second reading repeats the first.
+    SecondReadSkipped,
+    /// A promotion without a reply counts as refused.
+    LossMeansRefused,
+    /// A restarted old master counts as one that never was fenced.
+    RebornBelieved,
     /// The first record is not written.
     NoJournal,
     /// The retry timer is not armed.

@@ -14,6 +14,8 @@ pub enum Found {
         states: usize,
         transitions: usize,
         ends: usize,
+        /// Every outcome that was reported, also on the way, by its number.
+        outcomes: u8,
     },
     Broken {
         why: String,
@@ -41,10 +43,13 @@ pub fn walk(rules: Rules) -> Found {
     let first = World::new(&rules);
     graph.numbers.insert(fingerprint(&first), 0);
     let mut frontier = vec![(0, first)];
-    let (mut actions, mut transitions) = (Vec::new(), 0);
+    let (mut actions, mut transitions, mut outcomes) = (Vec::new(), 0, 0);
     while !frontier.is_empty() {
         let mut next = Vec::new();
         for (number, world) in frontier {
+            if let Some((outcome, ..)) = world.said {
+                outcomes |= 1 << outcome as u8;
+            }
             if world.ended() {
                 graph.ends.push(number);
             }
@@ -82,6 +87,7 @@ pub fn walk(rules: Rules) -> Found {
             states: graph.parents.len(),
             transitions,
             ends: graph.ends.len(),
+            outcomes,
         },
     }
 }

@@ -107,6 +107,7 @@ pub struct World {
     pub crashes: u8,
     pub aborts: u8,
     pub pops: u8,
+    pub popped: u8,
     /// Writes acknowledged by the target as a master.
     pub own: u8,
     /// The old master was restarted.
@@ -189,6 +190,7 @@ impl World {
             crashes: rules.crashes,
             aborts: 1,
             pops: rules.pops,
+            popped: 0,
             own: 0,
             reborn: false,
             stale: false,
@@ -370,6 +372,7 @@ impl World {
             other => world.happen(other),
         }
         claims::always(&world)?;
+        claims::bounded(&world)?;
         if world.ended() {
             claims::at_the_end(&world)?;
         }
@@ -385,6 +388,7 @@ impl World {
             Action::WriteTarget => self.own += 1,
             Action::Pop => {
                 self.pops -= 1;
+                self.popped += 1;
                 self.old.log += 1;
                 self.excused = self.excused.saturating_add(1);
             }
