@@ -1,10 +1,11 @@
 //! Walks every reachable interleaving of the switchover plan with a small world, breadth first.
 //!
-//! What is walked is the plan that runs in production; only the world is modelled (`world.rs` and its parts): two
-//! nodes, the replication between them, a writer that bypasses the proxy, replies that are lost
-//! before or after the command was executed, commands that execute late, nodes that are killed and
-//! come back, timers that fire whenever they like, an order to abort, and a proxy that crashes and
-//! recovers, also while recovering. What must hold in every state, and at every end, is `claims.rs`.
+//! What is walked is the plan that runs in production; only the world is modelled (`world.rs` and
+//! its parts): two nodes, the replication between them, a writer that bypasses the proxy, replies
+//! that are lost before or after the command was executed, commands that execute late, nodes that
+//! are killed and come back, timers that fire whenever they like, an order to abort, and a proxy
+//! that crashes and recovers, also while recovering. What must hold in every state, and at every
+//! end, is `claims.rs`.
 //!
 //! Two things are asked of the graph: no state violates a claim, and from every state an end is
 //! reached by kind transitions alone (no new fault). As the kind successors are states of the same

@@ -1,12 +1,13 @@
-//! The world the plan acts on: two nodes, what is under way to them, and everything that can happen.
+//! The world the plan acts on: two nodes, what is under way to them, and everything that can
+//! happen.
 //!
 //! Simplifications, each towards more behaviour or stated: a command that was lost unexecuted is
 //! treated as one that may still execute, as it may also never; a compound effect (demote: read,
 //! judge, attach) is one transition, because behind the fence nothing else changes the node; logs
 //! are counters (the old master's writes have one order); nodes keep their data when killed. A
-//! node restarts in the role it had, except under `stale_restart`, where a fenced old master may once come
-//! back as master. One that forgets whom it follows, and a *target* that forgets its promotion, are
-//! left out: what happens to the result of a switchover is a failover.
+//! node restarts in the role it had, except under `stale_restart`, where a fenced old master may
+//! once come back as master. One that forgets whom it follows, and a *target* that forgets its
+//! promotion, are left out: what happens to the result of a switchover is a failover.
 
 use pointsman::switchover::plan::{
     self, Effect, Event, Master, Node, OldNow, Outcome, State, Timer,
