@@ -1,16 +1,15 @@
 //! Puts nodes behind the new master: the old master and the other replicas.
 //!
-//! Owns demotion and repointing, and tells a partial resynchronisation from a full one.
-//! **Invariant:** an old master is attached only when its own offset, read immediately before, is
-//! still F: one that accepted something more would either throw it away or, worse, keep it and
-//! diverge without a word.
+//! Owns the orders for demotion and repointing, and tells a partial resynchronisation from a full
+//! one. Whether an old master may be attached is judged before, by whoever calls: one that accepted
+//! something the target lacks would throw it away or, worse, keep it and diverge without a word.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::resp::reply::{Info, Value};
-use crate::switchover::orders::{Orders, own_offset, refused};
+use crate::switchover::orders::{Orders, refused};
 use crate::switchover::kvrocks;
 use crate::switchover::report::Resync;
 use crate::topology::engine::Engine;
@@ -20,29 +19,16 @@ use crate::topology::node::{Connection, NodeError};
 /// How long to wait before asking a refusing node or looking at a link again.
 const TRY_AGAIN: Duration = Duration::from_millis(5);
 
-/// What became of the old master.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Demotion {
-    Attached,
-    /// It accepted this much behind the fence and was therefore not attached.
-    Leaked { units: u64 },
-}
-
 impl Orders {
-    /// Makes the fenced old master follow the target, if it still stands at F. On Kvrocks the other
-    /// replicas must have been repointed before.
-    pub async fn demote(
+    /// Makes the fenced old master follow the target. On Kvrocks the other replicas must have been
+    /// repointed before.
+    pub async fn attach(
         self,
         old: &mut Connection,
         target: &str,
-        fenced_at: u64,
         within: Duration,
-    ) -> Result<Demotion, NodeError> {
+    ) -> Result<(), NodeError> {
         let deadline = Instant::now() + within;
-        let offset = own_offset(old, within).await?;
-        if offset != fenced_at {
-            return Ok(Demotion::Leaked { units: offset.abs_diff(fenced_at) });
-        }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if self.engine == Engine::Kvrocks {
@@ -51,7 +37,7 @@ impl Orders {
             let value = old.call_many(&[self.follow(target)], left).await?.pop();
             let value = value.unwrap_or(Value::Null);
             if value.is_ok() {
-                return Ok(Demotion::Attached);
+                return Ok(());
             }
             let again = value.error().is_some_and(kvrocks::is_own_replica_refusal);
             if !again || Instant::now() + TRY_AGAIN >= deadline {

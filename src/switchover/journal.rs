@@ -32,6 +32,8 @@ pub struct Begin {
     /// The replicas beside the target.
     pub others: Vec<String>,
     pub engine: String,
+    /// `REPLICAOF`, or `SLAVEOF` where that is the only word.
+    pub role_command: String,
     /// Where the old master is told to replicate from while it is fenced.
     pub sink_host: String,
     pub sink_port: u16,

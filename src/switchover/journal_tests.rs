@@ -9,6 +9,7 @@ fn begun(operation: &str) -> Begin {
         to: "h:2".to_owned(),
         others: vec!["h:3".to_owned()],
         engine: "redis".to_owned(),
+        role_command: "REPLICAOF".to_owned(),
         sink_host: "127.0.0.1".to_owned(),
         sink_port: 1,
         replica_read_only: "yes".to_owned(),

@@ -10,6 +10,7 @@
 pub mod examine;
 pub mod requirements;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -17,12 +18,13 @@ use tokio::time::Instant;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::switchover::attach::same_tail;
-use crate::switchover::orders::{Orders, Reading, own_offset, read_target};
+use crate::switchover::orders::{Orders, Reading, SinkAddress, own_offset, read_target};
 use crate::switchover::plan::{Dialect, Facts};
 use crate::switchover::preflight::examine::{Examined, examine};
 use crate::switchover::preflight::requirements::{Cast, Gap, single};
 use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::Role;
+use crate::switchover::sink::Sink;
+use crate::topology::facts::{Link, Role, split};
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, Credentials, NodeName};
 
@@ -56,6 +58,40 @@ pub struct Passed {
     pub replica_read_only: String,
     /// The target's count of full synchronisations so far.
     pub full_syncs: u64,
+    pub sink_address: SinkAddress,
+    /// The listener behind `sink_address`, where the engine needs one.
+    pub sink: Option<Sink>,
+}
+
+impl Passed {
+    /// Opens the sink where the engine needs one: at `fence_address` (`host` or `host:port`), or at
+    /// our end of the connection to the old master.
+    pub async fn with_sink(mut self, fence_address: Option<&str>) -> Result<Passed, String> {
+        if !self.orders.needs_listening_sink() {
+            return Ok(self);
+        }
+        let failed = |error: std::io::Error| {
+            format!("the sink for the fenced master cannot listen: {error}; check fence_address")
+        };
+        let connection = &self.old.connection;
+        let Some(address) = fence_address else {
+            let (local, peer) = (connection.local_addr().ip(), connection.peer_addr().ip());
+            let sink = Sink::open(local, 0, Some(peer)).await.map_err(failed)?;
+            self.sink_address = SinkAddress::of(sink.address());
+            self.sink = Some(sink);
+            return Ok(self);
+        };
+        let named = split(address).and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = named.unwrap_or((address, 0));
+        let everywhere = match connection.local_addr().ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let sink = Sink::open(everywhere, port, None).await.map_err(failed)?;
+        self.sink_address = SinkAddress { host: host.to_owned(), port: sink.address().port() };
+        self.sink = Some(sink);
+        Ok(self)
+    }
 }
 
 /// One node's connection, and the names the node goes by.
@@ -120,6 +156,8 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         orders: old_seen.orders,
         replica_read_only: old_seen.read_only().unwrap_or_default().to_owned(),
         full_syncs: target_seen.facts.syncs.full,
+        sink_address: SinkAddress::closed_port(),
+        sink: None,
         old: seat(old, old_seen),
         target: seat(target, target_seen),
         others: seen.into_iter().map(|(connection, one)| seat(connection, one)).collect(),
@@ -253,7 +291,7 @@ pub async fn check_shard(
         let alone = Question { nodes: vec![node.clone()], ..question.clone() };
         let (seen, problems) = examine_all(&alone).await;
         checks.push(match seen.into_iter().next() {
-            Some((_, examined)) => checked(examined, switchover.max_lag),
+            Some((_, examined)) => checked(examined),
             None => NodeCheck {
                 node: node.to_string(),
                 role: "unknown".to_owned(),
@@ -264,23 +302,15 @@ pub async fn check_shard(
             },
         });
     }
-    let masters = checks.iter().filter(|check| check.role == "master").count();
-    if masters != 1
-        && let Some(first) = checks.first_mut()
-    {
-        first.problems.push(format!("the shard has {masters} masters; it needs exactly one"));
-    }
+    check_together(&mut checks, switchover.max_lag);
     checks
 }
 
-fn checked(examined: Examined, max_lag: u64) -> NodeCheck {
+fn checked(examined: Examined) -> NodeCheck {
     let mut problems = Vec::new();
     single(&examined, &mut problems);
-    let _ = max_lag;
     let facts = examined.facts;
-    if let Role::Replica { link, .. } = facts.role
-        && link != crate::topology::facts::Link::Up
-    {
+    if let Role::Replica { link: Link::Down | Link::Sync, .. } = facts.role {
         problems.push(format!("the link of {} to its master is not up", facts.node));
     }
     NodeCheck {
@@ -290,5 +320,25 @@ fn checked(examined: Examined, max_lag: u64) -> NodeCheck {
         version: Some(facts.version.to_string()),
         offset: facts.offset,
         problems,
+    }
+}
+
+/// What only shows when the nodes are looked at side by side.
+fn check_together(checks: &mut [NodeCheck], max_lag: u64) {
+    let masters = checks.iter().filter(|check| check.role == "master");
+    let offsets: Vec<u64> = masters.map(|check| check.offset.unwrap_or_default()).collect();
+    let &[offset] = offsets.as_slice() else {
+        if let Some(first) = checks.first_mut() {
+            let count = offsets.len();
+            first.problems.push(format!("the shard has {count} masters; it needs exactly one"));
+        }
+        return;
+    };
+    for check in checks.iter_mut() {
+        let lag = offset.saturating_sub(check.offset.unwrap_or(offset));
+        if lag > max_lag {
+            let problem = format!("{} is {lag} behind, more than max_lag {max_lag}", check.node);
+            check.problems.push(problem);
+        }
     }
 }

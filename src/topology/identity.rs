@@ -28,6 +28,15 @@ impl Identity {
         Identity { name, addresses: Vec::new(), aliases: Vec::new() }
     }
 
+    /// A node that is not connected yet, by the addresses that its name leads to.
+    pub async fn look_up(name: NodeName, within: Duration) -> Identity {
+        let mut identity = Identity::unresolved(name.clone());
+        if let Ok(Ok(found)) = timeout(within, tokio::net::lookup_host(name.as_ref())).await {
+            identity.addresses = found.take(ADDRESSES_MAX).collect();
+        }
+        identity
+    }
+
     pub fn of(connection: &Connection) -> Identity {
         let addresses = vec![connection.peer_addr()];
         Identity { name: connection.node().clone(), addresses, aliases: Vec::new() }
