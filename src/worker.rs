@@ -40,6 +40,8 @@ pub struct ShardSeat {
     pub name: String,
     pub orders: GateSeat,
     pub route: RouteReader,
+    /// Live sessions of the shard, over all workers.
+    pub sessions: Arc<AtomicUsize>,
 }
 
 /// A running worker, as the acceptor and the server see it.
@@ -96,8 +98,8 @@ impl Core {
     async fn run(self, shards: Vec<ShardSeat>, mut arrivals: mpsc::Receiver<Handover>) {
         let tasks = TaskTracker::new();
         let mut seats = Vec::with_capacity(shards.len());
-        for ShardSeat { name, orders, route } in shards {
-            let seat = Seat::new(&route, self.limits.clone(), self.registry.clone());
+        for ShardSeat { name, orders, route, sessions } in shards {
+            let seat = Seat::new(&route, self.limits.clone(), self.registry.clone(), sessions);
             let metrics = WorkerMetrics::new(&name, self.index);
             // Both end with the runtime: orders must be obeyed while sessions drain.
             tokio::task::spawn_local(obey(Rc::clone(&seat), orders));

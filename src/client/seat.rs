@@ -7,6 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -116,10 +118,17 @@ pub struct Seat {
     /// Every live session's outbox, to wake it by.
     outboxes: RefCell<Slab<Rc<Outbox>>>,
     stopping: Cell<bool>,
+    /// Sessions of the shard over all workers, for its status.
+    sessions_live: Arc<AtomicUsize>,
 }
 
 impl Seat {
-    pub fn new(route: &RouteReader, limits: Limits, registry: Registry) -> Rc<Self> {
+    pub fn new(
+        route: &RouteReader,
+        limits: Limits,
+        registry: Registry,
+        sessions_live: Arc<AtomicUsize>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             gate: Gate::shut(),
             limits,
@@ -132,6 +141,7 @@ impl Seat {
             spare: RefCell::default(),
             outboxes: RefCell::default(),
             stopping: Cell::new(false),
+            sessions_live,
         })
     }
 
@@ -196,7 +206,7 @@ impl Seat {
             .map(|answer| (owed(answer), answer))
             .min_by_key(|(owed, _)| *owed)?;
         // With room for another lane a busy one is not good enough.
-        (owed == 0 || slots.len() >= self.limits.lanes_max).then(|| answer.clone())
+        (owed == 0 || slots.len() >= self.limits.lanes_max.max(1)).then(|| answer.clone())
     }
 
     /// An open lane, dialled when there is none or all are busy.
@@ -294,11 +304,13 @@ impl Seat {
     /// Takes a session in; its key is for [`Seat::leave`].
     pub fn enter(&self, outbox: &Rc<Outbox>) -> usize {
         self.counts.connections.add(1);
+        self.sessions_live.fetch_add(1, Ordering::Relaxed);
         self.counts.sessions.set(self.counts.sessions.get() + 1);
         self.outboxes.borrow_mut().insert(Rc::clone(outbox))
     }
 
     pub fn leave(&self, key: usize) {
+        self.sessions_live.fetch_sub(1, Ordering::Relaxed);
         self.counts.sessions.set(self.counts.sessions.get().saturating_sub(1));
         self.outboxes.borrow_mut().try_remove(key);
     }
