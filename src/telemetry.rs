@@ -113,10 +113,10 @@ impl WorkerMetrics {
         }
     }
 
-    /// Counts the end of a session. Looks the counter up, which once per session may cost.
-    pub fn session_closed(&self, reason: &'static str) {
+    /// Counts sessions that ended. Looks the counter up, which once a second may cost.
+    pub fn sessions_closed(&self, reason: &'static str, count: u64) {
         let labels = [("shard", self.shard.clone()), ("reason", reason.to_owned())];
-        metrics::counter!(names::SESSIONS_CLOSED, &labels).increment(1);
+        metrics::counter!(names::SESSIONS_CLOSED, &labels).increment(count);
     }
 }
 

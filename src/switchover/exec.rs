@@ -13,6 +13,7 @@
 
 pub mod ask;
 pub mod follow;
+mod hands;
 pub mod measure;
 
 use std::collections::VecDeque;

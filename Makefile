@@ -1,0 +1,33 @@
+# Everything here works on a fresh Debian or Ubuntu machine that has Rust: `setup` installs the rest.
+
+.PHONY: help setup build demo test bench lint fmt fmt-check ci
+
+help:       ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:      ## install redis-server and a linker where they are missing; print versions
+	@scripts/setup.sh
+
+build: setup ## build the optimised program: target/release/pointsman
+	cargo build --release
+
+demo: build ## five switchovers under load with proof; options in DEMO_ARGS="--seconds 5"
+	target/release/pointsman demo $(DEMO_ARGS)
+
+test: setup ## all tests; servers are started and ended by the tests themselves
+	cargo test
+
+bench: setup ## all benchmarks
+	cargo bench
+
+lint:       ## what must be silent before a commit
+	cargo clippy --all-targets -- -D warnings
+
+fmt:        ## format the code
+	cargo fmt
+
+fmt-check:  ## fail when the code is not formatted
+	cargo fmt --check
+
+ci:         ## what is run for every change
+	.ci/run
