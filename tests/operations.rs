@@ -11,6 +11,7 @@ use pointsman::resp::reply::Value;
 use pointsman::switchover::control::{ShardSeat, Shards};
 use pointsman::switchover::exec::{Gates, HoldStats, Opening, Routes, Site};
 use pointsman::switchover::journal::{Begin, Journal};
+use pointsman::switchover::preflight::check_shard;
 use pointsman::switchover::plan::{Dialect, Facts, Terms};
 use pointsman::switchover::report::{Outcome, Report, Resync};
 use pointsman::switchover::view::{AbortAnswer, Control, StartError};
@@ -22,6 +23,8 @@ struct Gate {
     log: Arc<Mutex<Vec<&'static str>>>,
     stuck: bool,
     unprepared: bool,
+    /// Sent to this process when the hold has drained: the server falls silent at the worst time.
+    stops: Option<u32>,
 }
 
 impl Gate {
@@ -35,6 +38,9 @@ impl Gates for Gate {
         self.note("hold");
         if self.stuck {
             std::future::pending::<()>().await;
+        }
+        if let Some(pid) = self.stops {
+            servers::signal(pid, "-STOP");
         }
         Ok(())
     }
@@ -372,4 +378,72 @@ async fn a_target_that_falls_silent_ends_the_operation_without_two_masters() {
     servers[1].signal("-CONT");
     assert_eq!(report.outcome, Outcome::RolledBack);
     assert!(servers[0].is_master().await);
+}
+
+#[tokio::test]
+async fn an_old_master_that_falls_silent_is_restored_when_it_answers_again() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let gate = Gate { stops: Some(servers[0].pid()), ..Gate::default() };
+    let short = |config: &mut SwitchoverConfig| config.pause_timeout = Duration::from_millis(300);
+    let proxy = Proxy::start(&servers, gate, short).ready().await;
+    let to = servers[1].name.to_string();
+    let id = proxy.shards.switchover("a".to_owned(), to, false).await.unwrap();
+    let report = proxy.shards.wait(id.clone()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
+    assert_eq!(proxy.log(), ["open", "hold", "open"], "nobody waits longer than the hold may last");
+    assert_eq!(proxy.shards.status("a").unwrap().operation, Some(id), "restoring goes on");
+    assert!(!servers[1].is_master().await, "never two masters");
+    servers[0].signal("-CONT");
+    until("the old master to be restored", async || {
+        proxy.shards.status("a").unwrap().operation.is_none() && servers[0].is_master().await
+    })
+    .await;
+    assert!(servers[0].ask(&["SET", "k", "v"]).await.is_ok());
+    servers[1].await_link(&servers[0]).await;
+}
+
+#[tokio::test]
+async fn a_target_that_falls_silent_behind_the_fence_is_not_promoted() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let gate = Gate { stops: Some(servers[1].pid()), ..Gate::default() };
+    let proxy = Proxy::start(&servers, gate, |_| {}).ready().await;
+    let report = proxy.switchover(&servers[1]).await;
+    servers[1].signal("-CONT");
+    assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
+    assert!(report.reasons.iter().any(|one| one.contains("did not answer")), "{report:?}");
+    assert!(servers[0].is_master().await && !servers[1].is_master().await);
+    assert!(servers[0].ask(&["SET", "k", "v"]).await.is_ok());
+}
+
+#[tokio::test]
+async fn writes_that_cannot_be_carried_in_time_end_the_operation_with_a_rollback() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let gate = Gate { stops: Some(servers[1].pid()), ..Gate::default() };
+    let short = |config: &mut SwitchoverConfig| config.sync_timeout = Duration::from_millis(50);
+    let proxy = Proxy::start(&servers, gate, short).ready().await;
+    let report = proxy.switchover(&servers[1]).await;
+    servers[1].signal("-CONT");
+    assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
+    assert!(report.reasons[0].contains("sync_timeout_ms"), "{report:?}");
+    assert!(servers[0].is_master().await);
+}
+
+#[tokio::test]
+async fn check_names_what_would_be_in_the_way() {
+    let servers = shard("redis-server", 1, &[]).await;
+    servers[1].ask(&["CONFIG", "SET", "replica-read-only", "no"]).await;
+    let nodes = format!("\"{}\", \"{}\", \"127.0.0.1:1\"", servers[0].name, servers[1].name);
+    let text = format!(
+        "[admin]\nlisten = \"127.0.0.1:7000\"\n[[shard]]\nname = \"a\"\n\
+         listen = \"127.0.0.1:7001\"\nnodes = [{nodes}]\n"
+    );
+    let config = Config::parse(&text, "config.toml").unwrap();
+    let (proxy, switchover) = (&config.proxy, &config.switchover);
+    let checks = check_shard(&config.shards[0], proxy, switchover).await;
+    let roles: Vec<&str> = checks.iter().map(|check| check.role.as_str()).collect();
+    assert_eq!(roles, ["master", "replica", "unknown"]);
+    assert_eq!(checks[0].problems, Vec::<String>::new());
+    assert!(checks[1].problems[0].contains("replica-read-only"), "{checks:?}");
+    assert!(checks[2].problems[0].contains("cannot be reached"), "{checks:?}");
+    assert_eq!(checks[0].engine.as_deref(), Some("redis"));
 }

@@ -47,7 +47,7 @@ pub struct Begin {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 enum Line {
-    Begin(Begin),
+    Begin(Box<Begin>),
     End { operation: String, outcome: Outcome },
 }
 
@@ -84,7 +84,7 @@ impl Journal {
 
     /// Durable when it returns `Ok`. On an error nothing may be touched.
     pub fn begin(&mut self, begin: &Begin) -> Result<(), JournalError> {
-        self.append(&Line::Begin(begin.clone()))?;
+        self.append(&Line::Begin(Box::new(begin.clone())))?;
         self.unfinished = Some(begin.clone());
         Ok(())
     }
@@ -140,7 +140,7 @@ fn replay(text: &[u8], path: &Path) -> Result<Option<Begin>, JournalError> {
     let lines = text.get(..complete).unwrap_or_default().split(|&byte| byte == b'\n');
     for (at, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
         match serde_json::from_slice(line) {
-            Ok(Line::Begin(begin)) => unfinished = Some(begin),
+            Ok(Line::Begin(begin)) => unfinished = Some(*begin),
             Ok(Line::End { operation, .. }) => {
                 unfinished = unfinished.filter(|begin| begin.operation != operation);
             }
@@ -160,7 +160,7 @@ fn rewrite(path: &Path, unfinished: Option<&Begin>) -> Result<(File, u64), Journ
     options.read(true).write(true).create(true).truncate(true);
     let mut file = options.open(&fresh).map_err(failed)?;
     lock(&file, path)?;
-    let text = unfinished.map(|begin| encode(&Line::Begin(begin.clone()))).unwrap_or_default();
+    let text = unfinished.map(|begin| encode(&Line::Begin(Box::new(begin.clone())))).unwrap_or_default();
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
     std::fs::rename(&fresh, path).map_err(failed)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());

@@ -47,7 +47,7 @@ fn an_operation_without_an_end_is_found_again() {
 
 #[test]
 fn a_write_torn_at_any_byte_leaves_what_was_durable_before() {
-    let first = encode(&Line::Begin(begun("one")));
+    let first = encode(&Line::Begin(Box::new(begun("one"))));
     let outcome = Outcome::Switched;
     let second = encode(&Line::End { operation: "one".to_owned(), outcome });
     let whole = [first.clone(), second].concat();
@@ -68,7 +68,7 @@ fn a_write_torn_at_any_byte_leaves_what_was_durable_before() {
 fn damage_before_the_last_line_is_told_and_not_guessed_over() {
     let directory = directory();
     let mut text = b"{\"record\":\"beg\n".to_vec();
-    text.extend(encode(&Line::Begin(begun("one"))));
+    text.extend(encode(&Line::Begin(Box::new(begun("one")))));
     std::fs::write(file_of(&directory), text).unwrap();
     let error = Journal::open(directory.path(), "a").unwrap_err();
     assert!(matches!(error, JournalError::Damaged { line: 1, .. }), "{error}");

@@ -185,7 +185,7 @@ impl Watch {
     async fn round(
         &self,
         names: &[NodeName],
-        connections: &mut Vec<Option<Connection>>,
+        connections: &mut [Option<Connection>],
         credentials: &Credentials,
         within: Duration,
     ) {

@@ -95,9 +95,8 @@ impl Server {
     }
 
     /// Stops or continues the server, so that it is silent with its connections open.
-    pub fn signal(&self, signal: &str) {
-        let pid = self.pid().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
     }
 
     pub async fn connect(&self) -> Connection {
@@ -160,4 +159,10 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Stops (`-STOP`) or continues (`-CONT`) one process.
+pub fn signal(pid: u32, name: &str) {
+    let pid = pid.to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
 }

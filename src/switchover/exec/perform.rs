@@ -390,6 +390,29 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             reasons = report.reasons.join("; "), recovering = self.recovering,
             "switchover ended"
         );
+        self.count(&report);
         self.progress.reported(report);
+    }
+
+    /// An operation is counted once, with its first report; resynchronisations with the last.
+    fn count(&self, report: &crate::switchover::report::Report) {
+        if report.dry_run {
+            return;
+        }
+        let metrics = &self.site.metrics;
+        let full = report.replicas.iter().filter(|one| one.resync == Resync::Full).count();
+        metrics.full_resyncs.increment(full as u64);
+        if self.progress.is_reported() {
+            return;
+        }
+        metrics.ended(report.outcome.as_str());
+        metrics.writes_held.increment(report.writes_held);
+        metrics.writes_not_carried.increment(report.writes_not_carried);
+        if report.hold_ms > 0.0 {
+            metrics.hold_seconds.record(report.hold_ms / 1e3);
+        }
+        for phase in &report.phases {
+            metrics.phase(&phase.name, Duration::from_secs_f64(phase.ms / 1e3));
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::switchover::journal::Journal;
+use crate::telemetry::SwitchoverMetrics;
 use crate::topology::node::{Credentials, NodeName};
 
 /// Whether writes go on after a release.
@@ -57,6 +58,7 @@ pub struct Site<G, R> {
     pub journal: Mutex<Journal>,
     pub switchover: SwitchoverConfig,
     pub connect_timeout: Duration,
+    pub metrics: SwitchoverMetrics,
 }
 
 impl<G, R> Site<G, R> {
@@ -77,6 +79,7 @@ impl<G, R> Site<G, R> {
             journal: Mutex::new(journal),
             switchover: switchover.clone(),
             connect_timeout: proxy.connect_timeout,
+            metrics: SwitchoverMetrics::new(&shard.name),
         }
     }
 
