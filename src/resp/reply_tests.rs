@@ -32,25 +32,33 @@ fn two_replies_in_one_read_are_handed_out_one_by_one() {
 }
 
 #[test]
-fn nesting_is_accepted_at_the_limit_and_refused_one_past_it() {
+fn nesting_past_the_limit_is_refused_before_it_is_decoded() {
     let nested = |depth: usize| [b"*1\r\n".repeat(depth), b":1\r\n".to_vec()].concat();
-    assert!(matches!(decode(&nested(NESTING_MAX)), Ok(Some(_))));
-    assert_eq!(decode(&nested(NESTING_MAX + 1)), Err(ReplyError::TooDeep));
+    assert!(matches!(decode(&nested(32)), Ok(Some(_))));
+    assert_eq!(decode(&nested(33)), Err(ReplyError::Malformed(scan::ReplyError::Nesting)));
 }
 
 #[test]
-fn a_reply_past_the_size_limit_is_refused_by_its_header_alone() {
-    assert_eq!(decode(b"$1048000\r\n"), Ok(None));
-    assert_eq!(decode(b"$1048576\r\n"), Err(ReplyError::TooLong));
-    assert_eq!(decode(&b"+".repeat(REPLY_BYTES_MAX + 1)), Err(ReplyError::TooLong));
+fn a_reply_is_read_at_the_size_limit_and_refused_one_byte_past_it() {
+    let frame = |len: usize| {
+        let header = format!("${len}\r\n");
+        [header.as_bytes(), &b"x".repeat(len), b"\r\n"].concat()
+    };
+    let around = "$1048000\r\n\r\n".len();
+    assert!(matches!(decode(&frame(REPLY_BYTES_MAX - around)), Ok(Some(_))));
+    let past = frame(REPLY_BYTES_MAX - around + 1);
+    assert_eq!(decode(&past), Err(ReplyError::TooLong));
+    let mut part = b"$9000000\r\n".to_vec();
+    part.resize(REPLY_BYTES_MAX + 1, b'x');
+    assert_eq!(decode(&part), Err(ReplyError::TooLong));
 }
 
 #[test]
 fn bytes_of_another_protocol_are_refused() {
-    assert_eq!(decode(b"HTTP/1.1 400 Bad Request\r\n"), Err(ReplyError::Malformed));
-    assert_eq!(decode(b"$abc\r\n"), Err(ReplyError::Malformed));
-    assert_eq!(decode(b"*-7\r\n"), Err(ReplyError::Malformed));
-    assert_eq!(decode(&b"$".repeat(64)), Err(ReplyError::Malformed));
+    for bytes in [b"HTTP/1.1 400 Bad Request\r\n".as_slice(), b"$abc\r\n", b"*-7\r\n"] {
+        assert!(matches!(decode(bytes), Err(ReplyError::Malformed(_))), "{bytes:?}");
+    }
+    assert_eq!(decode(b"%0\r\n"), Err(ReplyError::Undecodable));
 }
 
 #[test]

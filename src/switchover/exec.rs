@@ -15,10 +15,12 @@ pub mod ask;
 pub mod follow;
 mod hands;
 pub mod measure;
+mod perform;
+pub mod site;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -26,12 +28,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 
-use crate::config::{ProxyConfig, SwitchoverConfig};
 use crate::switchover::exec::ask::{Desk, Done};
 use crate::switchover::exec::follow::{Demotion, Other, await_links};
 use crate::switchover::exec::measure::{Measured, Progress};
+pub use crate::switchover::exec::site::{Gates, HoldStats, Opening, Routes, Site};
 use crate::switchover::attach::{judge_resyncs, sync_counters};
-use crate::switchover::journal::{Begin, Journal};
+use crate::switchover::journal::Begin;
 use crate::switchover::orders::{Orders, SinkAddress};
 use crate::switchover::plan::{
     self, Alarm, Effect, Event, Facts, Master, Node, OldNow, Record, State, Terms, Timer, Verdict,
@@ -41,84 +43,7 @@ use crate::switchover::report::{Outcome, ReplicaResync, Resync};
 use crate::switchover::sink::Sink;
 use crate::topology::engine::{Abilities, Engine};
 use crate::topology::identity::Identity;
-use crate::topology::node::{Connection, Credentials, NodeName};
-
-/// Whether writes go on after a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
-    /// There is a master: the held writes go to it.
-    Open,
-    /// There is none: writes wait for one as long as their own budget lasts.
-    Shut,
-}
-
-/// What a hold did to clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HoldStats {
-    pub writes_held: u64,
-    pub longest_hold: Duration,
-}
-
-/// The writing half of a shard's gate.
-pub trait Gates: Send + Sync + 'static {
-    /// Holds writes everywhere; returns when all admitted ones have ended. The future may be
-    /// dropped; a release follows in any case.
-    fn hold(&self, deadline: Duration) -> impl Future<Output = Result<(), String>> + Send;
-    fn release(&self, to: Opening) -> impl Future<Output = HoldStats> + Send;
-    /// Opens the lanes to `node` that live sessions will need.
-    fn prepare(
-        &self,
-        node: &str,
-        deadline: Duration,
-    ) -> impl Future<Output = Result<(), String>> + Send;
-}
-
-/// The writing half of a shard's route.
-pub trait Routes: Send + Sync + 'static {
-    fn publish(&self, master: Option<&str>, replicas: &[String]) -> u64;
-    /// The epoch and master published last.
-    fn current(&self) -> (u64, Option<String>);
-}
-
-/// Where an operation works: one shard.
-pub struct Site<G, R> {
-    pub shard: String,
-    pub nodes: Vec<NodeName>,
-    pub credentials: Credentials,
-    pub gates: G,
-    pub routes: R,
-    pub journal: Mutex<Journal>,
-    pub switchover: SwitchoverConfig,
-    pub connect_timeout: Duration,
-}
-
-impl<G, R> Site<G, R> {
-    pub fn new(
-        shard: &crate::config::ShardConfig,
-        proxy: &ProxyConfig,
-        switchover: &SwitchoverConfig,
-        journal: Journal,
-        gates: G,
-        routes: R,
-    ) -> Site<G, R> {
-        Site {
-            shard: shard.name.clone(),
-            nodes: shard.nodes.iter().map(|node| node.as_str().into()).collect(),
-            credentials: Credentials::of(shard),
-            gates,
-            routes,
-            journal: Mutex::new(journal),
-            switchover: switchover.clone(),
-            connect_timeout: proxy.connect_timeout,
-        }
-    }
-
-    /// Every node but `master`.
-    pub fn replicas_of(&self, master: Option<&str>) -> Vec<String> {
-        let others = self.nodes.iter().filter(|node| Some(node.as_ref()) != master);
-        others.map(|node| node.to_string()).collect()
-    }
-}
+use crate::topology::node::{Connection, NodeName};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -377,5 +302,3 @@ async fn due<T>(under_way: &mut Pending<T>) -> T {
         None => std::future::pending().await,
     }
 }
-
-mod perform;

@@ -21,7 +21,7 @@ use crate::switchover::attach::same_tail;
 use crate::switchover::orders::{Orders, Reading, SinkAddress, own_offset, read_target};
 use crate::switchover::plan::{Dialect, Facts};
 use crate::switchover::preflight::examine::{Examined, examine};
-use crate::switchover::preflight::requirements::{Cast, Gap, single};
+use crate::switchover::preflight::requirements::{Cast, Gap, output_limit, single};
 use crate::topology::engine::{Engine, Version};
 use crate::switchover::sink::Sink;
 use crate::topology::facts::{Link, Role, split};
@@ -134,7 +134,9 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         match gap(&mut old, &mut target, question).await {
             Ok(gap) => {
                 lag = gap.lag();
-                failings.extend(gap.failings(&old_seen, &target_seen));
+                let backlog = target_seen.facts.backlog_bytes;
+                let gap = Gap { output_limit: output_limit(&old_seen), backlog, ..gap };
+                failings.extend(gap.failings(&question.from, &question.to));
             }
             Err(failing) => failings.push(failing),
         }
@@ -235,7 +237,8 @@ async fn gap(
     // exaggeration by one write at worst, which the floor of one millisecond keeps small.
     let elapsed_us = began.elapsed().as_micros().max(1000) as u64;
     let rate_per_s = old_offset.saturating_sub(before).saturating_mul(1_000_000) / elapsed_us;
-    Ok(Gap { old_offset, target_offset, max_lag: question.max_lag, rate_per_s })
+    let max_lag = question.max_lag;
+    Ok(Gap { old_offset, target_offset, max_lag, rate_per_s, ..Gap::default() })
 }
 
 /// Kvrocks has no replication id by default; the end of both logs must be the same bytes instead.

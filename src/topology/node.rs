@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::ShardConfig;
 use crate::resp::reply::{ReplyDecoder, ReplyError, Value};
+use crate::resp::scan::write_request;
 pub use crate::topology::engine::{Abilities, Engine, Version};
 pub use crate::topology::facts::NodeFacts;
 
@@ -225,7 +226,7 @@ impl Connection {
         }
         self.out.clear();
         for command in commands {
-            encode(&mut self.out, command);
+            write_request(&mut self.out, command);
         }
         Ok(())
     }
@@ -248,15 +249,6 @@ impl Connection {
             }
         }
         Ok(values)
-    }
-}
-
-fn encode(out: &mut BytesMut, args: &[Bytes]) {
-    out.put_slice(format!("*{}\r\n", args.len()).as_bytes());
-    for arg in args {
-        out.put_slice(format!("${}\r\n", arg.len()).as_bytes());
-        out.put_slice(arg);
-        out.put_slice(b"\r\n");
     }
 }
 

@@ -213,12 +213,17 @@ pub fn single(node: &Examined, failings: &mut Vec<String>) {
 }
 
 /// Requirements about how far the target is behind, from readings made target first.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Gap {
     pub old_offset: u64,
     pub target_offset: u64,
     pub max_lag: u64,
     /// Growth of the old master's offset per second, as far as two readings can tell.
     pub rate_per_s: u64,
+    /// What the old master buffers for a replica before it cuts it off.
+    pub output_limit: Option<u64>,
+    /// The target's backlog, where the engine has one.
+    pub backlog: Option<u64>,
 }
 
 /// The backlog must hold what is written while a node changes its master. Demotion starts with the
@@ -230,45 +235,45 @@ impl Gap {
         self.old_offset.saturating_sub(self.target_offset)
     }
 
-    pub fn failings(&self, old: &Examined, target: &Examined) -> Vec<String> {
+    pub fn failings(&self, old: &str, target: &str) -> Vec<String> {
         let mut failings = Vec::new();
-        let (name, lag) = (&target.facts.node, self.lag());
+        let lag = self.lag();
         if self.target_offset > self.old_offset {
             failings.push(format!(
-                "{name} is ahead of {} (offset {} and {}), so it has another history; let it \
+                "{target} is ahead of {old} (offset {} and {}), so it has another history; let it \
                  synchronise in full first",
-                old.facts.node, self.target_offset, self.old_offset
+                self.target_offset, self.old_offset
             ));
         }
         if lag > self.max_lag {
             failings.push(format!(
-                "{name} is {lag} behind, more than max_lag {}; wait until it has caught up",
+                "{target} is {lag} behind, more than max_lag {}; wait until it has caught up",
                 self.max_lag
             ));
         }
-        if let Some(limit) = old.setting(&["client-output-buffer-limit"]).and_then(replica_limit)
-            && lag > limit / 2
-        {
+        if let Some(limit) = self.output_limit.filter(|limit| lag > limit / 2) {
             failings.push(format!(
-                "{name} is {lag} behind, more than half of what {} buffers for a replica \
-                 (client-output-buffer-limit {limit}); wait until it has caught up",
-                old.facts.node
+                "{target} is {lag} behind, more than half of what {old} buffers for a replica \
+                 (client-output-buffer-limit {limit}); wait until it has caught up"
             ));
         }
-        let backlog = target.facts.backlog_bytes.filter(|_| old.facts.engine != Engine::Kvrocks);
         let needed = self.rate_per_s.saturating_mul(BACKLOG_MS) / 1000;
-        if let Some(backlog) = backlog.filter(|backlog| *backlog < needed) {
+        if let Some(backlog) = self.backlog.filter(|backlog| *backlog < needed) {
             failings.push(format!(
-                "repl-backlog-size of {name} is {backlog} and {} bytes are written a second: \
-                 replicas would need a full synchronisation; set it to {} or more",
-                self.rate_per_s, self.rate_per_s
+                "repl-backlog-size of {target} is {backlog} and {rate} bytes are written a second: \
+                 replicas would need a full synchronisation; set it to {rate} or more",
+                rate = self.rate_per_s
             ));
         }
         failings
     }
 }
 
-/// The hard limit of class `slave` or `replica`, when there is one.
+/// What `node` buffers for a replica: the hard limit of its class, when there is one.
+pub fn output_limit(node: &Examined) -> Option<u64> {
+    node.setting(&["client-output-buffer-limit"]).and_then(replica_limit)
+}
+
 fn replica_limit(value: &str) -> Option<u64> {
     let mut words = value.split_whitespace();
     words.find(|word| matches!(*word, "slave" | "replica"))?;
@@ -278,6 +283,38 @@ fn replica_limit(value: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(gap: Gap, reason: &str) {
+        let failings = gap.failings("old", "target");
+        match reason {
+            "" => assert!(failings.is_empty(), "{failings:?}"),
+            reason => assert!(failings.iter().any(|one| one.contains(reason)), "{failings:?}"),
+        }
+    }
+
+    #[test]
+    fn a_lag_passes_at_the_limit_and_fails_one_past_it() {
+        let gap = Gap { old_offset: 110, target_offset: 100, max_lag: 10, ..Gap::default() };
+        check(gap, "");
+        check(Gap { old_offset: 111, ..gap }, "more than max_lag");
+        check(Gap { max_lag: 9, ..gap }, "more than max_lag");
+    }
+
+    #[test]
+    fn a_target_ahead_of_its_master_has_another_history() {
+        let gap = Gap { old_offset: 99, target_offset: 100, max_lag: 10, ..Gap::default() };
+        check(gap, "is ahead of old");
+    }
+
+    #[test]
+    fn the_buffers_of_the_old_master_and_the_target_must_suffice() {
+        let gap = Gap { old_offset: 60, max_lag: 100, ..Gap::default() };
+        check(Gap { output_limit: Some(120), ..gap }, "");
+        check(Gap { output_limit: Some(100), ..gap }, "client-output-buffer-limit");
+        let busy = Gap { rate_per_s: 20_000_000, ..gap };
+        check(Gap { backlog: Some(1 << 20), ..busy }, "");
+        check(Gap { backlog: Some(999_999), ..busy }, "repl-backlog-size");
+    }
 
     #[test]
     fn the_output_limit_of_replicas_is_found_among_the_classes() {
