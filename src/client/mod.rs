@@ -1,1 +1,22 @@
-//! The data path, downstream.
+//! The data path, downstream: client -> session -> gate -> lane or pinned connection.
+//!
+//! * [`listener`]: accepts and hands each connection to the least busy worker.
+//! * [`seat`]: what one worker holds of one shard: gate, route, lanes, pool, limits.
+//! * [`session`]: the loop of one client: read a batch, scan, gate, upstream.
+//! * [`outbox`]: the client's write half; replies leave through it in order.
+//! * [`state`]: what a session is to the server and what it has open there.
+//! * [`local`]: commands that the proxy answers itself.
+//! * [`registry`]: the live sessions of the whole proxy, for `CLIENT LIST`.
+//! * [`relay`]: a session on a pinned connection.
+//!
+//! **Invariant:** nothing here knows of switchovers. A session sees a gate that holds writes and
+//! a route whose epoch changes.
+
+pub mod listener;
+pub mod local;
+pub mod outbox;
+pub mod registry;
+pub mod relay;
+pub mod seat;
+pub mod session;
+pub mod state;

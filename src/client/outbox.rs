@@ -1,0 +1,232 @@
+//! The client's write half: replies collect here and leave in one system call per batch.
+//!
+//! Lanes write to it from their own task, so in the common case a reply reaches the client
+//! without waking its session. The session is woken only for what it waits for: its last owed
+//! reply, room in its pipeline, a socket that takes no more, or the end of its lane.
+//!
+//! **Invariant:** `owed` counts the replies that lanes owe this session; at 0 everything the
+//! session asked of a lane has been delivered, so it may change lanes without changing the order
+//! of its replies.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+use tokio::net::tcp::OwnedWriteHalf;
+
+use super::seat::Counts;
+use crate::shard::gate::Gate;
+use crate::upstream::lane::ReplySink;
+
+/// A larger buffer is given back to the allocator once it is empty.
+const KEEP_BYTES: usize = 64 * 1024;
+
+/// Whether replies still reach the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboxState {
+    Open,
+    /// The client does not take what is written to it: gone, or too slow for the limit.
+    Broken(Broken),
+    /// A lane that owed replies was cut; `writes` of them answered writes of unknown fate.
+    Cut { writes: usize },
+}
+
+/// What is wrong with a client that takes no replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    Gone,
+    OutputLimit,
+}
+
+/// Replies on their way to one client.
+#[derive(Debug)]
+pub struct Outbox {
+    write: OwnedWriteHalf,
+    buffer: RefCell<BytesMut>,
+    buffer_max: usize,
+    owed: Cell<usize>,
+    /// The session wants to be woken when `owed` falls to this.
+    wake_at: Cell<Option<usize>>,
+    /// The socket took no more; the session must wait until it does.
+    blocked: Cell<bool>,
+    touched: Cell<bool>,
+    state: Cell<OutboxState>,
+    session: RefCell<Option<Waker>>,
+    gate: Rc<Gate>,
+    counts: Rc<Counts>,
+}
+
+impl Outbox {
+    pub fn new(
+        write: OwnedWriteHalf,
+        buffer_max: usize,
+        gate: Rc<Gate>,
+        counts: Rc<Counts>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            write,
+            buffer: RefCell::default(),
+            buffer_max,
+            owed: Cell::new(0),
+            wake_at: Cell::new(None),
+            blocked: Cell::new(false),
+            touched: Cell::new(false),
+            state: Cell::new(OutboxState::Open),
+            session: RefCell::default(),
+            gate,
+            counts,
+        })
+    }
+
+    pub fn state(&self) -> OutboxState {
+        self.state.get()
+    }
+
+    pub fn owed(&self) -> usize {
+        self.owed.get()
+    }
+
+    /// Takes note of requests that a lane will answer here.
+    pub fn owe(&self, count: usize) {
+        self.owed.set(self.owed.get() + count);
+    }
+
+    /// Bytes that the client has not taken yet.
+    pub fn backlog(&self) -> usize {
+        self.buffer.borrow().len()
+    }
+
+    /// Asks for a wake-up as soon as no more than `count` replies are owed.
+    pub fn wake_at(&self, count: usize) {
+        self.wake_at.set(Some(count));
+    }
+
+    /// The task to wake. Called at each poll of the session.
+    pub fn remember(&self, waker: &Waker) {
+        let mut session = self.session.borrow_mut();
+        if !session.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *session = Some(waker.clone());
+        }
+    }
+
+    /// Writes what the session itself answers.
+    pub fn push(&self, bytes: &[u8]) {
+        let mut buffer = self.buffer.borrow_mut();
+        if buffer.len().saturating_add(bytes.len()) > self.buffer_max {
+            drop(buffer);
+            self.fail(OutboxState::Broken(Broken::OutputLimit));
+            return;
+        }
+        buffer.extend_from_slice(bytes);
+    }
+
+    /// Writes as much as the client takes now.
+    pub fn flush_now(&self) {
+        self.touched.set(false);
+        if self.blocked.get() {
+            return;
+        }
+        match self.write_buffered() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.blocked.set(true);
+                self.wake();
+            }
+            Err(_) => self.fail(OutboxState::Broken(Broken::Gone)),
+        }
+    }
+
+    /// Ready when nothing is left to write. The session polls this whenever it waits.
+    pub fn poll_flushed(&self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.state.get() != OutboxState::Open {
+                return Poll::Ready(());
+            }
+            match self.write_buffered() {
+                Ok(()) => {
+                    self.blocked.set(false);
+                    return Poll::Ready(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked.set(true);
+                    match self.write.as_ref().poll_write_ready(context) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => self.fail(OutboxState::Broken(Broken::Gone)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Err(_) => self.fail(OutboxState::Broken(Broken::Gone)),
+            }
+        }
+    }
+
+    fn write_buffered(&self) -> io::Result<()> {
+        let mut buffer = self.buffer.borrow_mut();
+        while !buffer.is_empty() {
+            let sent = self.write.try_write(&buffer)?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.counts.bytes_out.add(sent as u64);
+            buffer.advance(sent);
+        }
+        if buffer.capacity() > KEEP_BYTES {
+            *buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    fn fail(&self, state: OutboxState) {
+        if self.state.get() == OutboxState::Open {
+            self.state.set(state);
+        }
+        self.wake();
+    }
+
+    /// Wakes the session, for whatever it has to look at.
+    pub fn wake(&self) {
+        if let Some(session) = self.session.borrow().as_ref() {
+            session.wake_by_ref();
+        }
+    }
+}
+
+impl ReplySink for Outbox {
+    #[inline]
+    fn deliver(&self, bytes: &[u8]) {
+        if self.state.get() == OutboxState::Open {
+            self.push(bytes);
+        }
+    }
+
+    #[inline]
+    fn replied(&self, write: bool) {
+        if write {
+            self.gate.write_ended(1);
+        }
+        let owed = self.owed.get().saturating_sub(1);
+        self.owed.set(owed);
+        if self.wake_at.get().is_some_and(|at| owed <= at) {
+            self.wake_at.set(None);
+            self.wake();
+        }
+    }
+
+    fn cut(&self, owed: usize, writes: usize) {
+        self.gate.write_ended(writes);
+        self.owed.set(self.owed.get().saturating_sub(owed));
+        self.fail(OutboxState::Cut { writes });
+    }
+
+    #[inline]
+    fn flush(&self) {
+        self.flush_now();
+    }
+
+    #[inline]
+    fn mark_touched(&self) -> bool {
+        !self.touched.replace(true)
+    }
+}

@@ -1,0 +1,211 @@
+//! Replies of a connection of the session's own, server to client, matched to what is expected.
+
+use bytes::{Buf, Bytes};
+
+use super::super::state::Closed;
+use super::{Awaited, Expect, Keeps, Relay};
+use crate::resp::scan::{Reply, ReplyKind};
+use crate::upstream::lane::ReplySink;
+
+/// Redis says this to blocked clients when its role changes, and hangs up.
+const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
+/// Bytes from which the kind of a frame can always be told.
+const PEEK_BYTES: usize = 64;
+
+/// What a frame that arrives is, as far as matching is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frame {
+    /// The answer to the oldest request.
+    Answer,
+    /// Something that nobody asked for now: a message, an invalidation, a monitor line.
+    Unasked,
+    /// A subscription was made or ended.
+    Confirmation,
+}
+
+impl Relay<'_> {
+    /// Deals out everything that has been read from the server.
+    pub(super) fn deal(&mut self) -> Result<(), Closed> {
+        while !self.link.input.is_empty() {
+            if !self.link.scanner.mid_reply() {
+                match peek(&self.link.input, self.keeps) {
+                    Some(frame) => self.begin(frame)?,
+                    None => break,
+                }
+            }
+            match self.link.scanner.scan(&self.link.input) {
+                Ok(Reply::Complete { len, kind }) => {
+                    let bytes = self.link.input.split_to(len).freeze();
+                    self.complete(&bytes, kind);
+                }
+                Ok(Reply::Partial { len }) => {
+                    let part = self.link.input.get(..len).unwrap_or_default();
+                    if self.frame_is_for_client() {
+                        self.session.outbox.deliver(part);
+                    }
+                    self.link.input.advance(len);
+                    break;
+                }
+                Err(_) => return Err(Closed::UpstreamLost),
+            }
+        }
+        self.session.outbox.flush_now();
+        Ok(())
+    }
+
+    /// A new frame begins. An answer without a request would be somebody else's.
+    fn begin(&mut self, frame: Frame) -> Result<(), Closed> {
+        let expected = match frame {
+            Frame::Unasked => true,
+            Frame::Answer => !self.expects.is_empty(),
+            Frame::Confirmation => {
+                matches!(self.expects.front(), Some(Expect { what: Awaited::Confirm(_), .. }))
+            }
+        };
+        self.unasked = frame == Frame::Unasked;
+        if expected { Ok(()) } else { Err(Closed::UpstreamLost) }
+    }
+
+    fn frame_is_for_client(&self) -> bool {
+        if self.unasked {
+            return true;
+        }
+        match self.expects.front() {
+            Some(Expect { mute: true, .. }) | None => false,
+            Some(Expect { what, .. }) => {
+                !matches!(what, Awaited::Swallow | Awaited::Substitute(_))
+            }
+        }
+    }
+
+    fn complete(&mut self, bytes: &Bytes, kind: ReplyKind) {
+        let for_client = self.frame_is_for_client();
+        if self.unasked {
+            self.session.outbox.deliver(bytes);
+            return;
+        }
+        let Some(mut expect) = self.expects.pop_front() else { return };
+        if matches!(expect.what, Awaited::Blocking) && bytes.starts_with(FORCED_UNBLOCK) {
+            self.unblocked_by_server(bytes);
+            return;
+        }
+        if for_client {
+            self.session.outbox.deliver(bytes);
+        }
+        if let Awaited::Confirm(left) = &mut expect.what
+            && *left > 1
+            && kind != ReplyKind::Error
+        {
+            *left -= 1;
+            self.expects.push_front(expect);
+            return;
+        }
+        self.settle_expect(expect, kind, bytes);
+    }
+
+    fn settle_expect(&mut self, expect: Expect, kind: ReplyKind, bytes: &[u8]) {
+        if expect.write {
+            self.session.seat.gate.write_ended(1);
+        }
+        match expect.what {
+            Awaited::Multi if kind == ReplyKind::Error => self.transaction = None,
+            Awaited::Queued if !bytes.starts_with(b"+QUEUED") => {
+                if let Some(open) = &mut self.transaction {
+                    open.failed = true;
+                }
+            }
+            Awaited::Blocking => self.blocked = None,
+            Awaited::Confirm(_) => self.subscriptions_settled(),
+            Awaited::Substitute(answer) if !expect.mute => self.session.outbox.push(&answer),
+            _ => {}
+        }
+    }
+
+    fn subscriptions_settled(&mut self) {
+        let all = &self.subscriptions;
+        let none =
+            all.channels.is_empty() && all.patterns.is_empty() && all.shard.is_empty();
+        if none && self.keeps == Keeps::Subscriptions && self.expects.is_empty() {
+            self.keeps = Keeps::Nothing;
+        }
+    }
+
+    /// The server's role is changing under a blocked command: the client does not learn of it
+    /// when the command can be sent to the new master.
+    fn unblocked_by_server(&mut self, bytes: &[u8]) {
+        let can_reissue =
+            self.blocked.as_ref().is_some_and(|blocked| blocked.again().is_some());
+        if can_reissue && self.keeps == Keeps::Nothing && self.expects.is_empty() {
+            self.reissue = true;
+        } else {
+            self.blocked = None;
+            self.session.outbox.deliver(bytes);
+        }
+    }
+}
+
+/// What the frame at the front of `input` is; `None` until enough of it has arrived.
+fn peek(input: &[u8], keeps: Keeps) -> Option<Frame> {
+    let head = input.get(..PEEK_BYTES.min(input.len())).unwrap_or_default();
+    match head.first()? {
+        b'+' if keeps == Keeps::Monitor => match head.get(1)? {
+            b'0'..=b'9' => Some(Frame::Unasked),
+            _ => Some(Frame::Answer),
+        },
+        b'>' => first_word(head, input.len()).map(|word| by_word(word, Frame::Unasked)),
+        b'*' if keeps == Keeps::Subscriptions => {
+            first_word(head, input.len()).map(|word| by_word(word, Frame::Answer))
+        }
+        _ => Some(Frame::Answer),
+    }
+}
+
+fn by_word(word: &[u8], otherwise: Frame) -> Frame {
+    match word {
+        b"message" | b"pmessage" | b"smessage" => Frame::Unasked,
+        b"subscribe" | b"unsubscribe" | b"psubscribe" | b"punsubscribe" | b"ssubscribe"
+        | b"sunsubscribe" => Frame::Confirmation,
+        _ => otherwise,
+    }
+}
+
+/// The first element of an array, when it is a short bulk string; empty when it is not.
+fn first_word(head: &[u8], buffered: usize) -> Option<&[u8]> {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let count = lines.next()?;
+    let length = lines.next()?;
+    let word = lines.next();
+    let is_short = |line: &[u8]| line.len() < 16;
+    if !is_short(count) || count == b"*0\r" || count == b"*-1\r" {
+        return Some(b"");
+    }
+    if length.first().is_some_and(|first| *first != b'$') || !is_short(length) {
+        return Some(b"");
+    }
+    match word {
+        Some(word) if word.ends_with(b"\r") => Some(word.get(..word.len() - 1).unwrap_or_default()),
+        _ if buffered >= PEEK_BYTES => Some(b""),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_confirmations_and_answers_are_told_apart() {
+        let check = |input: &[u8], keeps, expected| assert_eq!(peek(input, keeps), expected);
+        let subscribed = Keeps::Subscriptions;
+        check(b"*3\r\n$7\r\nmessage\r\n$1", subscribed, Some(Frame::Unasked));
+        check(b"*3\r\n$9\r\nsubscribe\r\n", subscribed, Some(Frame::Confirmation));
+        check(b"*3\r\n$9\r\nsubscri", subscribed, None);
+        check(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", subscribed, Some(Frame::Answer));
+        check(b"*3\r\n$7\r\nmessage\r\n$1", Keeps::Nothing, Some(Frame::Answer));
+        check(b">2\r\n$10\r\ninvalidate\r\n*1", Keeps::Unknown, Some(Frame::Unasked));
+        check(b"+OK\r\n", Keeps::Monitor, Some(Frame::Answer));
+        check(b"+1339518083.107412 [0 127", Keeps::Monitor, Some(Frame::Unasked));
+        check(b"*0\r\n", subscribed, Some(Frame::Answer));
+        check(b"-ERR x\r\n", subscribed, Some(Frame::Answer));
+    }
+}

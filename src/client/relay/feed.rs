@@ -1,0 +1,397 @@
+//! Requests of a session on a connection of its own, client to server.
+
+use bytes::{Buf, Bytes};
+
+use super::super::session::LANE_REQUEST_BYTES_MAX;
+use super::super::state::{Blocked, Closed, ReplyMode, Transaction};
+use super::{Awaited, Expect, Feed, Keeps, OUT_BYTES_MAX, Relay, Upload, keeps_after};
+use crate::client::session::BACKLOG_PAUSE_BYTES;
+use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
+use crate::resp::scan::{Form, Request, RequestScanner, args};
+use crate::upstream::identity::Resp;
+
+/// A command that no server knows: queued in a transaction, it makes `EXEC` refuse all of it.
+const POISON: &[u8] = b"*1\r\n$17\r\nPOINTSMAN.REFUSED\r\n";
+const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// Channels and patterns one session may be subscribed to.
+const SUBSCRIPTIONS_MAX: usize = 65_536;
+
+impl Relay<'_> {
+    /// Passes on every request that needs no waiting, and says what the next one needs.
+    pub(super) fn feed(&mut self) -> Result<Feed, Closed> {
+        self.check_outbox()?;
+        if self.link_ended {
+            return self.link_has_ended();
+        }
+        if self.session.seat.is_stopping() && (self.expects.is_empty() || self.blocked.is_some()) {
+            return Err(Closed::Shutdown);
+        }
+        if self.has_moved() {
+            return self.moved();
+        }
+        loop {
+            let crowded = self.expects.len() >= self.session.seat.limits.pipeline_max
+                || self.out.len() > OUT_BYTES_MAX
+                || self.session.outbox.backlog() > BACKLOG_PAUSE_BYTES;
+            if crowded || self.blocked.is_some() || self.awaits_confirmation() {
+                return Ok(Feed::Wait);
+            }
+            let limits = &self.session.seat.limits.request;
+            match self.session.scanner.scan(&self.session.input, limits) {
+                Ok(Request::Incomplete) => return self.incomplete(),
+                Ok(Request::Blank { len }) => self.session.input.advance(len),
+                Ok(Request::Complete { form: Form::Inline, .. }) | Err(_) => {
+                    // Rare: the session deals with it once the connection is quiet.
+                    if !self.expects.is_empty() {
+                        self.session.scanner = RequestScanner::default();
+                        return Ok(Feed::Wait);
+                    }
+                    self.inline_or_broken()?;
+                }
+                Ok(Request::Complete { len, form: Form::Multibulk }) => {
+                    if let Some(feed) = self.request(len)? {
+                        return Ok(feed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn link_has_ended(&self) -> Result<Feed, Closed> {
+        if self.expects.iter().any(|expect| expect.write) {
+            return Err(Closed::AmbiguousWrite);
+        }
+        let clean = self.is_clean() && self.blocked.is_none();
+        if clean { Ok(Feed::Leave) } else { Err(Closed::UpstreamLost) }
+    }
+
+    /// The route has left this connection's node: nothing more is sent to it.
+    fn moved(&mut self) -> Result<Feed, Closed> {
+        if self.upload.is_some() {
+            return Err(Closed::NotCarried);
+        }
+        if !self.expects.is_empty() || !self.out.is_empty() {
+            self.left_since.get_or_insert_with(tokio::time::Instant::now);
+            return Ok(Feed::Wait);
+        }
+        self.left_since = None;
+        match self.keeps {
+            Keeps::Nothing if self.is_clean() => Ok(Feed::Leave),
+            Keeps::Nothing => Ok(Feed::Carry),
+            Keeps::Subscriptions | Keeps::Monitor | Keeps::Unknown => Err(Closed::NotCarried),
+        }
+    }
+
+    fn awaits_confirmation(&self) -> bool {
+        matches!(self.expects.back(), Some(Expect { what: Awaited::Confirm(_), .. }))
+    }
+
+    fn inline_or_broken(&mut self) -> Result<(), Closed> {
+        let limits = &self.session.seat.limits.request;
+        match self.session.scanner.scan(&self.session.input, limits) {
+            Ok(Request::Complete { len, form: Form::Inline }) => {
+                self.session.reframe_inline(len).map_err(|_| Closed::ProtocolError)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.session.outbox.push(&error.reply());
+                Err(Closed::ProtocolError)
+            }
+        }
+    }
+
+    /// The request in front is not all here.
+    fn incomplete(&mut self) -> Result<Feed, Closed> {
+        let session = &mut *self.session;
+        let large = session.input.len() > LANE_REQUEST_BYTES_MAX
+            || session.scanner.needed() > LANE_REQUEST_BYTES_MAX as u64;
+        if !large && self.upload.is_none() {
+            if session.eof && self.expects.is_empty() {
+                return Err(Closed::ClientGone);
+            }
+            let leave = self.is_clean();
+            return Ok(if leave { Feed::Leave } else { Feed::Read });
+        }
+        if session.eof {
+            return Err(Closed::ClientGone);
+        }
+        if self.upload.is_none() {
+            if session.scanner.arg(&session.input, 0).is_none() {
+                return Ok(Feed::Read);
+            }
+            let verdict = session.verdict(&session.input);
+            if matches!(verdict.path, Path::Local(_) | Path::Refused(_)) {
+                session.outbox.push(b"-ERR this command is too long\r\n");
+                return Err(Closed::ProtocolError);
+            }
+            self.upload = Some(Upload { verdict });
+        }
+        let writes = self.upload.as_ref().is_some_and(|upload| upload.verdict.writes);
+        if writes && !session.seat.gate.is_open() {
+            return Ok(Feed::Hold);
+        }
+        let ready = session.scanner.pos().min(session.input.len());
+        self.out.extend_from_slice(session.input.get(..ready).unwrap_or_default());
+        session.scanner.consumed(ready);
+        session.input.advance(ready);
+        Ok(Feed::Read)
+    }
+
+    /// One whole request, or the last piece of an upload, `len` bytes, is in front. `None`: it
+    /// was passed on or answered.
+    fn request(&mut self, len: usize) -> Result<Option<Feed>, Closed> {
+        let verdict = match &self.upload {
+            Some(upload) => upload.verdict,
+            None => self.session.verdict(&self.session.input),
+        };
+        match verdict.path {
+            Path::Refused(text) => return Ok(self.refuse(len, text)),
+            Path::Local(local) => return Ok(self.local(local, len)),
+            Path::Lane if len <= LANE_REQUEST_BYTES_MAX && self.is_clean() => {
+                self.session.scanner = RequestScanner::default();
+                return Ok(Some(Feed::Leave));
+            }
+            Path::Lane | Path::Pinned(_) => {}
+        }
+        if verdict.writes && !self.session.seat.gate.is_open() {
+            self.rescan_later();
+            return Ok(Some(Feed::Hold));
+        }
+        if let Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) = verdict.path {
+            if self.transaction.is_some() {
+                return Ok(self.refuse(len, "ERR subscribing is not possible in a transaction"));
+            }
+            if !self.expects.is_empty() {
+                self.rescan_later();
+                return Ok(Some(Feed::Wait));
+            }
+        }
+        self.pass_on(len, verdict);
+        Ok(None)
+    }
+
+    /// The scanner has judged the request in front; it will be judged again. The end of an upload
+    /// stays judged: its beginning is gone.
+    fn rescan_later(&mut self) {
+        if self.upload.is_none() {
+            self.session.scanner = RequestScanner::default();
+        }
+    }
+
+    fn pass_on(&mut self, len: usize, verdict: Verdict) {
+        let uploaded = self.upload.take().is_some();
+        let request = self.session.input.split_to(len).freeze();
+        let pin = match verdict.path {
+            Path::Pinned(pin) => Some(pin),
+            _ => None,
+        };
+        if self.transaction.is_some() {
+            return self.pass_on_in_transaction(&request, pin, verdict, uploaded);
+        }
+        match pin {
+            Some(Pin::Multi) => {
+                let mut opened = Transaction::open();
+                opened.watch_lost = std::mem::take(&mut self.watch_lost);
+                self.transaction = Some(opened);
+                self.send(&request, Awaited::Multi, false);
+            }
+            Some(Pin::Watch) => {
+                self.watching = true;
+                self.send(&request, Awaited::Plain, false);
+            }
+            Some(Pin::Unwatch) => {
+                self.watching = false;
+                self.watch_lost = false;
+                self.send(&request, Awaited::Plain, false);
+            }
+            Some(Pin::Blocking) => {
+                let request = if uploaded { Bytes::new() } else { request };
+                self.send(&request.clone(), Awaited::Blocking, false);
+                self.blocked = Some(Blocked { request, since: std::time::Instant::now() });
+            }
+            Some(Pin::Wait) => {
+                // WAIT counts from the last command of its connection: any command there makes
+                // that point now, which is behind every write this session has a reply for.
+                self.send_own(PING, Awaited::Swallow);
+                self.send(&request, Awaited::Plain, false);
+            }
+            Some(Pin::Subscribe(kind)) => self.subscribe(&request, kind),
+            Some(Pin::Unsubscribe(kind)) => self.unsubscribe(&request, kind),
+            _ => {
+                let keeps = keeps_after(&verdict.path);
+                if keeps != Keeps::Nothing {
+                    self.keeps = keeps;
+                }
+                self.send(&request, Awaited::Plain, verdict.writes);
+            }
+        }
+    }
+
+    fn pass_on_in_transaction(
+        &mut self,
+        request: &Bytes,
+        pin: Option<Pin>,
+        verdict: Verdict,
+        uploaded: bool,
+    ) {
+        match pin {
+            Some(Pin::Exec) => {
+                let answer = self.transaction.take().and_then(|open| self.instead_of_exec(&open));
+                self.watching = false;
+                match answer {
+                    Some(answer) => self.send_own(DISCARD, Awaited::Substitute(answer)),
+                    None => self.send(request, Awaited::Plain, true),
+                }
+            }
+            Some(Pin::Discard) => {
+                self.transaction = None;
+                self.watching = false;
+                self.send(request, Awaited::Plain, false);
+            }
+            _ => {
+                if keeps_after(&verdict.path) != Keeps::Nothing {
+                    self.keeps = Keeps::Unknown;
+                }
+                if let Some(open) = &mut self.transaction {
+                    open.push(request);
+                    if uploaded {
+                        open.forget();
+                    }
+                }
+                self.send(request, Awaited::Queued, verdict.writes);
+            }
+        }
+    }
+
+    /// What `EXEC` answers when the transaction must not run: its watched keys cannot be vouched
+    /// for any more, or it could not be repeated on the new master.
+    fn instead_of_exec(&self, open: &Transaction) -> Option<Vec<u8>> {
+        if open.broken {
+            return Some(
+                b"-EXECABORT Transaction discarded: the master changed and the queue could not be \
+                  repeated; nothing was executed\r\n"
+                    .to_vec(),
+            );
+        }
+        if open.failed && open.carried {
+            return Some(
+                b"-EXECABORT Transaction discarded because of previous errors.\r\n".to_vec(),
+            );
+        }
+        open.watch_lost.then(|| match self.session.identity.resp {
+            Resp::Resp2 => b"*-1\r\n".to_vec(),
+            Resp::Resp3 => b"_\r\n".to_vec(),
+        })
+    }
+
+    fn subscribe(&mut self, request: &Bytes, kind: SubKind) {
+        let names: Vec<&[u8]> = args(request).skip(1).collect();
+        let confirmations = names.len().max(1);
+        let set = self.subscriptions_of(kind);
+        if set.len().saturating_add(names.len()) > SUBSCRIPTIONS_MAX {
+            let text = format!("-ERR more than {SUBSCRIPTIONS_MAX} subscriptions\r\n");
+            self.session.say(text.as_bytes());
+            return;
+        }
+        set.extend(names.iter().map(|name| Bytes::copy_from_slice(name)));
+        if self.keeps == Keeps::Nothing {
+            self.keeps = Keeps::Subscriptions;
+        }
+        self.send(request, Awaited::Confirm(confirmations), false);
+    }
+
+    fn unsubscribe(&mut self, request: &Bytes, kind: SubKind) {
+        let names: Vec<&[u8]> = args(request).skip(1).collect();
+        let set = self.subscriptions_of(kind);
+        let confirmations = if names.is_empty() { set.len().max(1) } else { names.len() };
+        if names.is_empty() {
+            set.clear();
+        }
+        for name in names {
+            set.remove(name);
+        }
+        self.send(request, Awaited::Confirm(confirmations), false);
+    }
+
+    fn subscriptions_of(&mut self, kind: SubKind) -> &mut std::collections::HashSet<Bytes> {
+        match kind {
+            SubKind::Channel => &mut self.subscriptions.channels,
+            SubKind::Pattern => &mut self.subscriptions.patterns,
+            SubKind::Shard => &mut self.subscriptions.shard,
+        }
+    }
+
+    /// A command that the proxy does not pass on. In a transaction it must fail the whole of it.
+    fn refuse(&mut self, len: usize, text: &str) -> Option<Feed> {
+        let line = format!("-{text}\r\n").into_bytes();
+        if let Some(open) = &mut self.transaction {
+            self.session.input.advance(len);
+            open.failed = true;
+            open.push(POISON);
+            self.send_own(POISON, Awaited::Substitute(line));
+            return None;
+        }
+        if !self.expects.is_empty() {
+            self.rescan_later();
+            return Some(Feed::Wait);
+        }
+        self.session.input.advance(len);
+        self.session.say(&line);
+        None
+    }
+
+    fn local(&mut self, local: Local, len: usize) -> Option<Feed> {
+        let ends = matches!(local, Local::Quit | Local::Reset);
+        if self.transaction.is_some() && !ends {
+            if local == Local::ClientReply {
+                return self.refuse(len, "ERR CLIENT REPLY is not possible in a transaction");
+            }
+            // It runs, or fails, with the transaction, on this connection.
+            let verdict = Verdict { writes: false, ..self.session.verdict(&self.session.input) };
+            self.keeps = Keeps::Unknown;
+            let request = self.session.input.split_to(len).freeze();
+            self.pass_on_in_transaction(&request, None, verdict, false);
+            return None;
+        }
+        self.rescan_later();
+        if !self.expects.is_empty() {
+            return Some(Feed::Wait);
+        }
+        let identity = matches!(local, Local::Auth | Local::Hello | Local::Select);
+        if identity && matches!(self.keeps, Keeps::Subscriptions | Keeps::Monitor) {
+            return self.refuse(
+                len,
+                "ERR AUTH, HELLO and SELECT are not possible on a subscribed connection",
+            );
+        }
+        if self.is_clean() {
+            return Some(Feed::Leave);
+        }
+        Some(Feed::Answer(local, len))
+    }
+
+    /// Sends a request of the client and expects its reply.
+    fn send(&mut self, request: &[u8], what: Awaited, write: bool) {
+        let seat = &self.session.seat;
+        if write {
+            seat.gate.admit_writes(1);
+            seat.counts.writes.add(1);
+        } else {
+            seat.counts.reads.add(1);
+        }
+        let mute = self.session.reply_mode != ReplyMode::On;
+        if self.session.reply_mode == ReplyMode::SkipNext {
+            self.session.reply_mode = ReplyMode::On;
+        }
+        self.out.extend_from_slice(request);
+        self.expects.push_back(Expect { what, write, mute });
+    }
+
+    /// Sends a request of the proxy's own.
+    fn send_own(&mut self, request: &[u8], what: Awaited) {
+        self.out.extend_from_slice(request);
+        let mute = self.session.reply_mode != ReplyMode::On;
+        self.expects.push_back(Expect { what, write: false, mute });
+    }
+}

@@ -1,0 +1,423 @@
+//! A session on a connection of its own: transactions, blocking commands, subscriptions, large
+//! requests, and everything that is not known to leave a connection as it was.
+//!
+//! Requests are still read one by one, because each may have to pass the gate; replies are matched
+//! to what is expected ([`Expect`]), so that the relay knows when the connection is clean. A clean
+//! connection goes back to the pool and the session back to its lane.
+//!
+//! * [`feed`]: requests, client to server.
+//! * [`deal`]: replies, server to client.
+//! * [`carry`]: what was open on the old master is opened again on the new one.
+//!
+//! **Invariants:** no byte of a write passes a closed gate unless the server cannot execute it
+//! yet (an upload without its end). Nothing is sent to a node after the route has left it. A
+//! connection is given back only with nothing expected, nothing open and nothing unknown on it.
+
+mod carry;
+mod deal;
+mod feed;
+
+use std::collections::{HashSet, VecDeque};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::io::poll_read_buf;
+
+use super::local::OwnLink;
+use super::outbox::{Broken, OutboxState};
+use super::seat::NodeLinks;
+use super::session::{BACKLOG_PAUSE_BYTES, Session};
+use super::state::{Blocked, Closed, Transaction};
+use crate::resp::command::{Local, Path, Pin, Verdict};
+use crate::shard::gate::{Gate, GateWatch};
+use crate::upstream::connection::Connection;
+
+/// Bytes on their way to the server before the client is not read further.
+const OUT_BYTES_MAX: usize = 256 * 1024;
+/// Room made before each read from the server.
+const READ_BYTES: usize = 64 * 1024;
+/// How long the old master may take to answer what it was sent before the route left it.
+const OLD_REPLY_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// One reply the server owes, and what it means to the relay.
+#[derive(Debug)]
+pub(super) struct Expect {
+    what: Awaited,
+    /// Counted at the gate as a write in flight.
+    write: bool,
+    /// The client asked not to see it.
+    mute: bool,
+}
+
+#[derive(Debug)]
+enum Awaited {
+    Plain,
+    Multi,
+    Queued,
+    /// A command that waits on the server.
+    Blocking,
+    /// Confirmations of a (un)subscription, one per channel.
+    Confirm(usize),
+    /// Sent by the proxy; its reply is not for the client.
+    Swallow,
+    /// The client gets this instead of the reply.
+    Substitute(Vec<u8>),
+}
+
+/// Why the connection cannot be given back yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    Nothing,
+    /// Subscriptions: messages arrive unasked for.
+    Subscriptions,
+    /// `MONITOR`: lines arrive unasked for, until the connection ends.
+    Monitor,
+    /// State that the proxy does not know; until the connection ends.
+    Unknown,
+}
+
+/// What the relay needs before it can take the next request.
+#[derive(Debug, PartialEq, Eq)]
+enum Feed {
+    /// More bytes of the client.
+    Read,
+    /// Replies of the server, or room in a buffer.
+    Wait,
+    /// The gate.
+    Hold,
+    /// Nothing: the connection is clean.
+    Leave,
+    /// The route has left this node: open on the new master what is open here.
+    Carry,
+    /// An answer of the session itself to the `len` bytes in front.
+    Answer(Local, usize),
+}
+
+/// A request that is too large to be collected, being passed on in pieces.
+#[derive(Debug)]
+struct Upload {
+    verdict: Verdict,
+}
+
+#[derive(Debug, Default)]
+struct Subscriptions {
+    channels: HashSet<Bytes>,
+    patterns: HashSet<Bytes>,
+    shard: HashSet<Bytes>,
+}
+
+struct Relay<'s> {
+    session: &'s mut Session,
+    epoch: u64,
+    links: Rc<NodeLinks>,
+    link: Connection,
+    link_ended: bool,
+    out: BytesMut,
+    expects: Expects,
+    transaction: Option<Transaction>,
+    watching: bool,
+    /// Watched keys whose connection is gone, with no transaction open yet.
+    watch_lost: bool,
+    keeps: Keeps,
+    subscriptions: Subscriptions,
+    upload: Option<Upload>,
+    blocked: Option<Blocked>,
+    /// The old master unblocked the command; it is sent again to the new one.
+    reissue: bool,
+    /// The frame that is arriving was not asked for.
+    unasked: bool,
+    watch: GateWatch,
+    /// Since when the request in front has been held.
+    held_since: Option<Instant>,
+    /// Since when replies of a node that the route has left are being awaited.
+    left_since: Option<Instant>,
+}
+
+impl Session {
+    /// Runs requests on a connection of their own until none is needed any more.
+    pub(super) async fn relay(&mut self) -> Result<(), Closed> {
+        let link = match self.connect_own().await? {
+            Ok(link) => link,
+            Err(text) => return self.refuse_front(&text).await,
+        };
+        Relay::new(self, link).run().await
+    }
+}
+
+impl<'s> Relay<'s> {
+    fn new(session: &'s mut Session, (epoch, links, link): OwnLink) -> Self {
+        let watch = session.seat.gate.watch();
+        let gate = Rc::clone(&session.seat.gate);
+        Self {
+            session,
+            epoch,
+            links,
+            link,
+            link_ended: false,
+            out: BytesMut::new(),
+            expects: Expects { queue: VecDeque::new(), gate },
+            transaction: None,
+            watching: false,
+            watch_lost: false,
+            keeps: Keeps::Nothing,
+            subscriptions: Subscriptions::default(),
+            upload: None,
+            blocked: None,
+            reissue: false,
+            unasked: false,
+            watch,
+            held_since: None,
+            left_since: None,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Closed> {
+        loop {
+            if self.reissue {
+                self.reissue_blocked().await?;
+            }
+            let feed = self.feed()?;
+            match feed {
+                Feed::Leave => {
+                    self.leave();
+                    return Ok(());
+                }
+                Feed::Carry => {
+                    self.carry().await?;
+                    continue;
+                }
+                Feed::Answer(Local::Reset | Local::Quit, _) => {
+                    // The connection's state ends with the connection; the session answers.
+                    return Ok(());
+                }
+                Feed::Answer(local, len) => {
+                    self.answer(local, len).await?;
+                    continue;
+                }
+                Feed::Hold => self.note_held(),
+                Feed::Read | Feed::Wait => self.held_since = None,
+            }
+            self.wait(&feed).await?;
+            self.deal()?;
+        }
+    }
+
+    fn note_held(&mut self) {
+        self.watch.write_waits();
+        if self.held_since.is_none() {
+            self.held_since = Some(Instant::now());
+        }
+    }
+
+    fn has_moved(&self) -> bool {
+        self.session.seat.epoch() != self.epoch
+    }
+
+    /// Nothing is expected, open or unknown on the connection.
+    fn is_clean(&self) -> bool {
+        self.expects.is_empty()
+            && self.out.is_empty()
+            && self.transaction.is_none()
+            && !self.watching
+            && !self.watch_lost
+            && self.keeps == Keeps::Nothing
+            && self.upload.is_none()
+    }
+
+    fn leave(self) {
+        if !self.has_moved() && !self.link_ended {
+            self.links.pool.give_back(self.link);
+        }
+    }
+
+    async fn answer(&mut self, local: Local, len: usize) -> Result<(), Closed> {
+        match local {
+            Local::Auth | Local::Hello | Local::Select => {
+                self.session.change_identity_on(&mut self.link, local, len).await?;
+                // Whatever HELLO left on this connection besides its identity stays here.
+                self.keeps = Keeps::Unknown;
+                Ok(())
+            }
+            _ => self.session.answer(local, len).await,
+        }
+    }
+
+    /// Waits until something has happened that may let [`Relay::feed`] go on.
+    async fn wait(&mut self, feed: &Feed) -> Result<(), Closed> {
+        self.session.outbox.flush_now();
+        let deadline = self.deadline();
+        let timer = sleep_until(deadline.unwrap_or_else(Instant::now));
+        tokio::pin!(timer);
+        let woken = poll_fn(|context| {
+            if let Poll::Ready(woken) = self.poll_events(context, feed) {
+                return Poll::Ready(woken);
+            }
+            if deadline.is_some() {
+                return timer.as_mut().poll(context).map(|()| Woken::Deadline);
+            }
+            Poll::Pending
+        })
+        .await;
+        match woken {
+            Woken::Deadline => self.deadline_passed().await,
+            Woken::ClientGone => self.client_gone(feed),
+            Woken::LinkEnded => {
+                self.link_ended = true;
+                Ok(())
+            }
+            Woken::Events => Ok(()),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let held = self.held_since.map(|since| since + self.session.seat.limits.hold_budget);
+        let left = self.left_since.map(|since| since + OLD_REPLY_WAIT);
+        held.into_iter().chain(left).min()
+    }
+
+    async fn deadline_passed(&mut self) -> Result<(), Closed> {
+        if self.left_since.is_some() {
+            return Err(Closed::NotCarried);
+        }
+        self.held_since = None;
+        if !self.expects.is_empty() || self.upload.is_some() {
+            return Err(Closed::NotCarried);
+        }
+        let text = self.session.budget_spent_text();
+        self.session.refuse_front(&text).await
+    }
+
+    fn poll_events(&mut self, context: &mut Context<'_>, feed: &Feed) -> Poll<Woken> {
+        let session = &mut *self.session;
+        session.outbox.remember(context.waker());
+        self.watch.register(context.waker());
+        if session.outbox.state() != OutboxState::Open {
+            return Poll::Ready(Woken::Events);
+        }
+        if session.outbox.backlog() > 0 {
+            let _ = session.outbox.poll_flushed(context);
+        }
+        let gate_open = session.seat.gate.is_open() && session.seat.has_master();
+        if (*feed == Feed::Hold && gate_open)
+            || (session.seat.epoch() != self.epoch && self.left_since.is_none())
+        {
+            return Poll::Ready(Woken::Events);
+        }
+        let had_out = self.out.len();
+        match self.poll_out(context) {
+            Poll::Ready(Err(_)) => return Poll::Ready(Woken::LinkEnded),
+            Poll::Ready(Ok(())) if had_out > OUT_BYTES_MAX => return Poll::Ready(Woken::Events),
+            _ => {}
+        }
+        let mut woken = Poll::Pending;
+        if self.session.outbox.backlog() <= BACKLOG_PAUSE_BYTES && !self.link_ended {
+            self.link.input.reserve(READ_BYTES);
+            let input = &mut self.link.input;
+            match poll_read_buf(std::pin::Pin::new(&mut self.link.read), context, input) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Woken::LinkEnded),
+                Poll::Ready(Ok(_)) => woken = Poll::Ready(Woken::Events),
+                Poll::Pending => {}
+            }
+        }
+        if self.wants_client(feed) && self.session.poll_read(context).is_ready() {
+            let gone = self.session.eof;
+            return Poll::Ready(if gone { Woken::ClientGone } else { Woken::Events });
+        }
+        woken
+    }
+
+    /// The client is read even while its requests wait, up to a limit: its hanging up must be
+    /// seen.
+    fn wants_client(&self, feed: &Feed) -> bool {
+        let limit = match feed {
+            Feed::Read => usize::MAX,
+            _ => self.session.seat.limits.session_buffer_bytes_max,
+        };
+        !self.session.eof && self.session.input.len() < limit
+    }
+
+    fn client_gone(&mut self, feed: &Feed) -> Result<(), Closed> {
+        if *feed == Feed::Hold {
+            return Err(Closed::GoneWhileHeld);
+        }
+        if self.blocked.is_some() || self.expects.is_empty() || self.keeps != Keeps::Nothing {
+            return Err(Closed::ClientGone);
+        }
+        // Replies to what was asked before are still delivered; `feed` sees the end.
+        Ok(())
+    }
+
+    fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            match self.link.write.try_write(&self.out) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(sent) => self.out.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match self.link.write.as_ref().poll_write_ready(context) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn check_outbox(&self) -> Result<(), Closed> {
+        match self.session.outbox.state() {
+            OutboxState::Broken(Broken::OutputLimit) => Err(Closed::OutputLimit),
+            OutboxState::Broken(Broken::Gone) => Err(Closed::ClientGone),
+            OutboxState::Open | OutboxState::Cut { .. } => Ok(()),
+        }
+    }
+}
+
+/// What the server owes, oldest first. Dropped with the relay: writes without a reply have ended
+/// as far as the gate is concerned.
+struct Expects {
+    queue: VecDeque<Expect>,
+    gate: Rc<Gate>,
+}
+
+impl std::ops::Deref for Expects {
+    type Target = VecDeque<Expect>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.queue
+    }
+}
+
+impl std::ops::DerefMut for Expects {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.queue
+    }
+}
+
+impl Drop for Expects {
+    fn drop(&mut self) {
+        self.gate.write_ended(self.queue.iter().filter(|expect| expect.write).count());
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    Events,
+    Deadline,
+    ClientGone,
+    LinkEnded,
+}
+
+/// Whether this way of running a command keeps its connection for later.
+fn keeps_after(path: &Path) -> Keeps {
+    match path {
+        Path::Pinned(Pin::Sticky | Pin::Tracking) => Keeps::Unknown,
+        Path::Pinned(Pin::Monitor) => Keeps::Monitor,
+        _ => Keeps::Nothing,
+    }
+}

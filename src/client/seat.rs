@@ -1,0 +1,385 @@
+//! What one worker holds of one shard: its gate, its view of the route, its lanes and pooled
+//! connections, the limits, and the counters that telemetry collects once a second.
+//!
+//! **Invariant:** lanes and pooled connections belong to a node; a change of the epoch changes
+//! the node that new requests go to, and nothing that is under way.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use slab::Slab;
+use tokio::sync::OnceCell;
+
+use super::outbox::Outbox;
+use super::registry::Registry;
+use crate::resp::scan::{ReplyKind, RequestLimits};
+use crate::shard::gate::Gate;
+use crate::shard::route::{RouteCache, RouteReader};
+use crate::upstream::connection::{Connection, DialError};
+use crate::upstream::identity::Identity;
+use crate::upstream::lane::{Cut, Lane};
+use crate::upstream::pinned::Pool;
+
+/// Input buffers kept for the next session that has something to read.
+const SPARE_BUFFERS_MAX: usize = 64;
+/// Room in an input buffer: one read takes at most this much.
+pub const INPUT_BYTES: usize = 16 * 1024;
+
+/// Limits of every session, from the configuration.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub request: RequestLimits,
+    /// Replies one session may be owed before its socket is not read further.
+    pub pipeline_max: usize,
+    /// Unread requests kept per session while it is held.
+    pub session_buffer_bytes_max: usize,
+    /// Replies a slow client may leave untaken before it is closed.
+    pub output_buffer_bytes_max: usize,
+    /// Lanes per worker, node, identity and use.
+    pub lanes_max: usize,
+    pub pinned_idle_max: usize,
+    pub connect_timeout: Duration,
+    /// How long a command waits for a master.
+    pub hold_budget: Duration,
+}
+
+/// A counter of one worker: a plain add per event, collected once a second.
+#[derive(Debug, Default)]
+pub struct Count(Cell<u64>);
+
+impl Count {
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.set(self.0.get().wrapping_add(count));
+    }
+
+    /// What was counted since the last call.
+    pub fn take(&self) -> u64 {
+        self.0.replace(0)
+    }
+}
+
+/// What a worker counts for one shard.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub connections: Count,
+    pub reads: Count,
+    pub writes: Count,
+    pub bytes_in: Count,
+    pub bytes_out: Count,
+    pub closed: RefCell<HashMap<&'static str, u64>>,
+    pub sessions: Cell<u64>,
+}
+
+/// Sessions that only read do not share lanes with sessions that also write: a pause that
+/// somebody else sets on the server stops a lane at its first write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LaneUse {
+    Reads,
+    Writes,
+}
+
+/// What a node gave when asked for a lane.
+#[derive(Debug, Clone)]
+pub enum LaneAnswer {
+    Open(Rc<Lane<Outbox>>),
+    /// The node wants a password first; this is its own error line for every command.
+    NoAuth(Bytes),
+}
+
+type LaneSlot = Rc<OnceCell<LaneAnswer>>;
+
+/// Connections of this worker to one node.
+#[derive(Debug)]
+pub struct NodeLinks {
+    pub node: Rc<str>,
+    lanes: RefCell<HashMap<(Identity, LaneUse), Vec<LaneSlot>>>,
+    pub pool: Pool,
+}
+
+/// One worker's seat at one shard.
+#[derive(Debug)]
+pub struct Seat {
+    pub gate: Rc<Gate>,
+    pub limits: Limits,
+    pub counts: Rc<Counts>,
+    pub registry: Registry,
+    route: RefCell<RouteCache>,
+    nodes: RefCell<HashMap<Rc<str>, Rc<NodeLinks>>>,
+    current: RefCell<Option<(u64, Rc<NodeLinks>)>>,
+    /// How many live sessions have each identity: what a new master must accept.
+    identities: RefCell<HashMap<Identity, usize>>,
+    spare: RefCell<Vec<BytesMut>>,
+    /// Every live session's outbox, to wake it by.
+    outboxes: RefCell<Slab<Rc<Outbox>>>,
+    stopping: Cell<bool>,
+    /// Sessions of the shard over all workers, for its status.
+    sessions_live: Arc<AtomicUsize>,
+}
+
+impl Seat {
+    pub fn new(
+        route: &RouteReader,
+        limits: Limits,
+        registry: Registry,
+        sessions_live: Arc<AtomicUsize>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            gate: Gate::shut(),
+            limits,
+            counts: Rc::default(),
+            registry,
+            route: RefCell::new(route.cache()),
+            nodes: RefCell::default(),
+            current: RefCell::default(),
+            identities: RefCell::default(),
+            spare: RefCell::default(),
+            outboxes: RefCell::default(),
+            stopping: Cell::new(false),
+            sessions_live,
+        })
+    }
+
+    /// The epoch that new requests belong to.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.route.borrow_mut().load().epoch
+    }
+
+    pub fn has_master(&self) -> bool {
+        self.route.borrow_mut().load().master.is_some()
+    }
+
+    /// The connections to today's master and the epoch they belong to; `None` without a master.
+    pub fn master(&self) -> Option<(u64, Rc<NodeLinks>)> {
+        let (epoch, master) = {
+            let mut route = self.route.borrow_mut();
+            let route = route.load();
+            (route.epoch, route.master.clone()?)
+        };
+        if let Some((known, links)) = self.current.borrow().as_ref()
+            && *known == epoch
+        {
+            return Some((epoch, Rc::clone(links)));
+        }
+        let links = self.links(&Rc::from(&*master));
+        let left = self.current.replace(Some((epoch, Rc::clone(&links))));
+        if let Some((_, left)) = left
+            && left.node != links.node
+        {
+            self.nodes.borrow_mut().remove(&left.node);
+            left.retire();
+        }
+        Some((epoch, links))
+    }
+
+    fn links(&self, node: &Rc<str>) -> Rc<NodeLinks> {
+        let mut nodes = self.nodes.borrow_mut();
+        let links = nodes.entry(Rc::clone(node)).or_insert_with(|| {
+            Rc::new(NodeLinks {
+                node: Rc::clone(node),
+                lanes: RefCell::default(),
+                pool: Pool::new(self.limits.pinned_idle_max),
+            })
+        });
+        Rc::clone(links)
+    }
+
+    /// An open lane that needs no waiting, the least loaded one.
+    pub fn ready_lane(
+        &self,
+        links: &NodeLinks,
+        identity: &Identity,
+        lane_use: LaneUse,
+    ) -> Option<LaneAnswer> {
+        let mut lanes = links.lanes.borrow_mut();
+        let slots = lanes.get_mut(&(identity.clone(), lane_use))?;
+        slots.retain(|slot| !is_cut(slot));
+        let (owed, answer) = slots
+            .iter()
+            .filter_map(|slot| slot.get())
+            .map(|answer| (owed(answer), answer))
+            .min_by_key(|(owed, _)| *owed)?;
+        // With room for another lane a busy one is not good enough.
+        (owed == 0 || slots.len() >= self.limits.lanes_max.max(1)).then(|| answer.clone())
+    }
+
+    /// An open lane, dialled when there is none or all are busy.
+    pub async fn lane(
+        &self,
+        links: &NodeLinks,
+        identity: &Identity,
+        lane_use: LaneUse,
+    ) -> Result<LaneAnswer, DialError> {
+        if let Some(ready) = self.ready_lane(links, identity, lane_use) {
+            return Ok(ready);
+        }
+        let slot = self.slot(links, identity, lane_use);
+        let answer = slot.get_or_try_init(|| self.dial_lane(&links.node, identity)).await?;
+        Ok(answer.clone())
+    }
+
+    /// A slot that is being dialled already, or a new one.
+    fn slot(&self, links: &NodeLinks, identity: &Identity, lane_use: LaneUse) -> LaneSlot {
+        let mut lanes = links.lanes.borrow_mut();
+        let slots = lanes.entry((identity.clone(), lane_use)).or_default();
+        slots.retain(|slot| !is_cut(slot));
+        if let Some(dialling) = slots.iter().find(|slot| slot.get().is_none()) {
+            return Rc::clone(dialling);
+        }
+        let slot = LaneSlot::default();
+        slots.push(Rc::clone(&slot));
+        slot
+    }
+
+    /// Opens a lane. One `PING` tells whether the node serves this identity at all: a shared
+    /// connection that is not authenticated must not carry requests, the server closes it on
+    /// the first long one.
+    async fn dial_lane(&self, node: &str, identity: &Identity) -> Result<LaneAnswer, DialError> {
+        let deadline = self.limits.connect_timeout;
+        let mut connection = Connection::dial(node, identity, deadline).await?;
+        let silent = |_| DialError::Silent { node: node.to_owned(), after: deadline };
+        let (reply, kind) =
+            connection.call(b"*1\r\n$4\r\nPING\r\n", deadline).await.map_err(silent)?;
+        if kind == ReplyKind::Error && reply.starts_with(b"-NOAUTH") {
+            return Ok(LaneAnswer::NoAuth(reply));
+        }
+        let (lane, task) = Lane::new(connection);
+        let node = node.to_owned();
+        // The task ends with its connection, at the latest with the worker's runtime.
+        tokio::task::spawn_local(async move {
+            match task.run().await {
+                Cut::Closed => tracing::debug!(node, "lane closed"),
+                Cut::OutOfStep => tracing::error!(node, "lane cut: a reply that nobody awaits"),
+            }
+        });
+        Ok(LaneAnswer::Open(lane))
+    }
+
+    /// Opens to `node` every kind of lane in use at the present master, and proves that it
+    /// accepts every live session's identity.
+    pub async fn prepare(&self, node: &str) -> Result<(), String> {
+        let node: Rc<str> = Rc::from(node);
+        let target = self.links(&node);
+        let mut wanted: Vec<(Identity, LaneUse)> = self
+            .identities
+            .borrow()
+            .keys()
+            .flat_map(|known| [LaneUse::Reads, LaneUse::Writes].map(|used| (known.clone(), used)))
+            .collect();
+        if let Some((_, links)) = self.master() {
+            let lanes = links.lanes.borrow();
+            wanted.retain(|key| key.1 == LaneUse::Writes || lanes.contains_key(key));
+        }
+        for (identity, lane_use) in wanted {
+            let answer = self.lane(&target, &identity, lane_use).await;
+            let unauthenticated = identity.credentials.is_none();
+            match answer {
+                Ok(LaneAnswer::Open(_)) => {}
+                Ok(LaneAnswer::NoAuth(_)) if self.master_refuses(&identity) => {}
+                Ok(LaneAnswer::NoAuth(reply)) => {
+                    let reply = String::from_utf8_lossy(&reply).trim_end().to_owned();
+                    return Err(format!("{node} would not serve live sessions: {reply}"));
+                }
+                Err(DialError::Refused { .. }) if unauthenticated && identity.db == 0 => {}
+                Err(error) => return Err(format!("a live session's state is refused: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the present master wants a password from this identity as well.
+    fn master_refuses(&self, identity: &Identity) -> bool {
+        let Some((_, links)) = self.master() else { return false };
+        let lanes = links.lanes.borrow();
+        let mut slots = lanes.iter().filter(|(key, _)| key.0 == *identity).flat_map(|(_, s)| s);
+        slots.all(|slot| !matches!(slot.get(), Some(LaneAnswer::Open(_))))
+    }
+
+    /// Takes a session in; its key is for [`Seat::leave`].
+    pub fn enter(&self, outbox: &Rc<Outbox>) -> usize {
+        self.counts.connections.add(1);
+        self.sessions_live.fetch_add(1, Ordering::Relaxed);
+        self.counts.sessions.set(self.counts.sessions.get() + 1);
+        self.outboxes.borrow_mut().insert(Rc::clone(outbox))
+    }
+
+    pub fn leave(&self, key: usize) {
+        self.sessions_live.fetch_sub(1, Ordering::Relaxed);
+        self.counts.sessions.set(self.counts.sessions.get().saturating_sub(1));
+        self.outboxes.borrow_mut().try_remove(key);
+    }
+
+    /// Lets sessions end as soon as nothing of theirs is under way.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        for (_, outbox) in self.outboxes.borrow().iter() {
+            outbox.wake();
+        }
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    pub fn enter_identity(&self, identity: &Identity) {
+        *self.identities.borrow_mut().entry(identity.clone()).or_default() += 1;
+    }
+
+    pub fn leave_identity(&self, identity: &Identity) {
+        let mut identities = self.identities.borrow_mut();
+        if let Some(count) = identities.get_mut(identity) {
+            *count -= 1;
+            if *count == 0 {
+                identities.remove(identity);
+            }
+        }
+    }
+
+    /// An empty input buffer. Idle sessions hold none, so that they cost little memory.
+    pub fn take_buffer(&self) -> BytesMut {
+        let mut buffer = self.spare.borrow_mut().pop().unwrap_or_default();
+        buffer.reserve(INPUT_BYTES);
+        buffer
+    }
+
+    pub fn give_back_buffer(&self, mut buffer: BytesMut) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= 4 * INPUT_BYTES {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+}
+
+impl NodeLinks {
+    /// Closes the lanes as soon as they owe nothing.
+    fn retire(&self) {
+        for slot in self.lanes.borrow_mut().drain().flat_map(|(_, slots)| slots) {
+            if let Some(LaneAnswer::Open(lane)) = slot.get() {
+                lane.retire();
+            }
+        }
+    }
+}
+
+fn is_cut(slot: &LaneSlot) -> bool {
+    match slot.get() {
+        Some(LaneAnswer::Open(lane)) => !lane.is_open(),
+        // Asked again each time: the server's password may have been taken away.
+        Some(LaneAnswer::NoAuth(_)) => true,
+        None => false,
+    }
+}
+
+fn owed(answer: &LaneAnswer) -> usize {
+    match answer {
+        LaneAnswer::Open(lane) => lane.owed(),
+        LaneAnswer::NoAuth(_) => 0,
+    }
+}

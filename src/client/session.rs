@@ -1,0 +1,658 @@
+//! The loop of one client: read a batch, scan it, pass the gate, send it upstream.
+//!
+//! A session is in one of two modes. On a *lane* its requests are copied, run by run, onto a shared
+//! connection and the replies come back through its [`Outbox`] without waking it. Everything
+//! that needs a connection of its own goes through [`super::relay`]. Between the modes, and
+//! before any command that the proxy answers itself, the session *settles*: it waits until no
+//! lane owes it a reply. That one rule keeps replies in the order of the requests.
+//!
+//! **Invariants:** a write is counted at the gate in the same tick in which it is queued on a
+//! lane. A request is queued only on a lane of the current epoch. A session whose write is held
+//! sends nothing behind it.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::io::poll_read_buf;
+
+use super::outbox::{Broken, Outbox, OutboxState};
+use super::registry::Entry;
+use super::seat::{INPUT_BYTES, LaneAnswer, LaneUse, Seat};
+use super::state::{Closed, ReplyMode};
+use crate::resp::command::{Local, Path, Verdict, classify};
+use crate::resp::scan::{Form, Request, RequestScanner, split_inline, write_request};
+use crate::upstream::connection::DialError;
+use crate::upstream::identity::{Credentials, Identity, Resp};
+use crate::upstream::lane::Lane;
+
+/// Larger requests get a connection of their own: they would delay their neighbours.
+pub const LANE_REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// While a client leaves this much untaken, its next requests wait.
+pub const BACKLOG_PAUSE_BYTES: usize = 1 << 20;
+/// Between two attempts to reach a master that refuses connections.
+const REDIAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// The lane a session uses and the epoch it belongs to.
+#[derive(Debug, Clone)]
+struct OwnLane {
+    lane: Rc<Lane<Outbox>>,
+    lane_use: LaneUse,
+    epoch: u64,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Session {
+    /// `CLIENT ID`: the proxy's own, the same for the life of the session.
+    pub id: u64,
+    pub(super) seat: Rc<Seat>,
+    seat_key: usize,
+    pub(super) read: OwnedReadHalf,
+    pub(super) input: BytesMut,
+    pub(super) scanner: RequestScanner,
+    pub(super) outbox: Rc<Outbox>,
+    pub(super) identity: Identity,
+    pub(super) name: Bytes,
+    pub(super) reply_mode: ReplyMode,
+    lane: Option<OwnLane>,
+    /// The server's own line for a session that has not given a password yet.
+    pub(super) noauth: Option<Bytes>,
+    /// Has written before: its lane is one for writes.
+    writes: bool,
+    /// The client will send no more.
+    pub(super) eof: bool,
+}
+
+/// What the session has to do before it can go on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The input is used up: wait for more.
+    Read,
+    /// Wait until no lane owes a reply.
+    Settle,
+    /// Too many replies owed or untaken, or the lane is full.
+    Room,
+    /// The next request is a write and the gate is closed, or there is no master.
+    Hold,
+    /// A lane must be found or dialled.
+    FindLane(LaneUse),
+    /// The next request needs a connection of its own.
+    Relay,
+    /// The next request, `len` bytes, is answered here.
+    Answer(Local, usize),
+    Close(Closed),
+}
+
+impl Session {
+    pub fn new(id: u64, seat: &Rc<Seat>, stream: TcpStream) -> Self {
+        if let (Ok(addr), Ok(laddr)) = (stream.peer_addr(), stream.local_addr()) {
+            let entry = Entry {
+                addr,
+                laddr,
+                since: std::time::Instant::now(),
+                name: String::new(),
+                user: "default".to_owned(),
+                db: 0,
+                resp: 2,
+            };
+            seat.registry.insert(id, entry);
+        }
+        let (read, write) = stream.into_split();
+        let outbox = Outbox::new(
+            write,
+            seat.limits.output_buffer_bytes_max,
+            Rc::clone(&seat.gate),
+            Rc::clone(&seat.counts),
+        );
+        let identity = Identity::default();
+        let seat_key = seat.enter(&outbox);
+        seat.enter_identity(&identity);
+        Self {
+            id,
+            seat_key,
+            seat: Rc::clone(seat),
+            read,
+            input: BytesMut::new(),
+            scanner: RequestScanner::default(),
+            outbox,
+            identity,
+            name: Bytes::new(),
+            reply_mode: ReplyMode::On,
+            lane: None,
+            noauth: None,
+            writes: false,
+            eof: false,
+        }
+    }
+
+    /// Serves the client until it leaves, or must be closed.
+    pub async fn run(mut self) -> Closed {
+        let why = loop {
+            if let Err(why) = self.turn().await {
+                break why;
+            }
+        };
+        self.finish(why).await;
+        why
+    }
+
+    async fn turn(&mut self) -> Result<(), Closed> {
+        match self.forward() {
+            Step::Read => self.read_more().await,
+            Step::Settle => self.settle().await,
+            Step::Room => self.make_room().await,
+            Step::Hold => self.hold().await,
+            Step::FindLane(lane_use) => self.find_lane(lane_use).await,
+            Step::Relay => self.relay().await,
+            Step::Answer(local, len) => self.answer(local, len).await,
+            Step::Close(why) => Err(why),
+        }
+    }
+
+    /// Sends every request in the input that needs no waiting.
+    fn forward(&mut self) -> Step {
+        let mut run = Run::default();
+        let step = loop {
+            if let Err(step) = self.may_go_on(&run) {
+                break step;
+            }
+            let rest = self.input.get(run.end..).unwrap_or_default();
+            match self.scanner.scan(rest, &self.seat.limits.request) {
+                Ok(Request::Incomplete) => {
+                    break if self.is_large(rest.len()) { Step::Relay } else { Step::Read };
+                }
+                Ok(Request::Blank { len }) => {
+                    self.send_run(&mut run);
+                    self.input.advance(len);
+                }
+                Ok(Request::Complete { len, form: Form::Inline }) => {
+                    self.send_run(&mut run);
+                    if let Err(step) = self.reframe_inline(len) {
+                        break step;
+                    }
+                }
+                Ok(Request::Complete { len, form: Form::Multibulk }) => {
+                    if let Err(step) = self.take(&mut run, len) {
+                        break step;
+                    }
+                }
+                Err(error) => {
+                    self.send_run(&mut run);
+                    if self.outbox.owed() > 0 {
+                        // What was asked before the broken bytes is answered before them.
+                        self.scanner = RequestScanner::default();
+                        break Step::Settle;
+                    }
+                    self.outbox.push(&error.reply());
+                    break Step::Close(Closed::ProtocolError);
+                }
+            }
+        };
+        self.send_run(&mut run);
+        match step {
+            Step::Relay | Step::Answer(..) if self.outbox.owed() > 0 => Step::Settle,
+            step => step,
+        }
+    }
+
+    fn may_go_on(&self, run: &Run) -> Result<(), Step> {
+        match self.outbox.state() {
+            OutboxState::Open => {}
+            OutboxState::Cut { writes: 0 } => return Err(Step::Close(Closed::UpstreamLost)),
+            OutboxState::Cut { .. } => return Err(Step::Close(Closed::AmbiguousWrite)),
+            OutboxState::Broken(Broken::Gone) => return Err(Step::Close(Closed::ClientGone)),
+            OutboxState::Broken(Broken::OutputLimit) => {
+                return Err(Step::Close(Closed::OutputLimit));
+            }
+        }
+        let full = self.lane.as_ref().is_some_and(|own| own.lane.is_full());
+        if self.outbox.owed() + run.count >= self.seat.limits.pipeline_max
+            || self.outbox.backlog() > BACKLOG_PAUSE_BYTES
+            || full
+        {
+            return Err(Step::Room);
+        }
+        Ok(())
+    }
+
+    /// Whether the incomplete request in front is one that must not be collected here.
+    fn is_large(&self, buffered: usize) -> bool {
+        buffered > LANE_REQUEST_BYTES_MAX
+            || self.scanner.needed() > LANE_REQUEST_BYTES_MAX as u64
+    }
+
+    /// Decides about one complete request of `len` bytes behind the run: adds it to the run, or
+    /// says what it needs first.
+    #[inline]
+    fn take(&mut self, run: &mut Run, len: usize) -> Result<(), Step> {
+        let rest = self.input.get(run.end..).unwrap_or_default();
+        let verdict = self.verdict(rest);
+        if let Some(noauth) = self.refused_unauthenticated(&verdict) {
+            return self.answer_error_in_place(run, len, &noauth);
+        }
+        let write = verdict.writes;
+        match verdict.path {
+            Path::Lane if len <= LANE_REQUEST_BYTES_MAX => {}
+            Path::Lane | Path::Pinned(_) => return Err(Step::Relay),
+            Path::Local(local) => return Err(Step::Answer(local, len)),
+            Path::Refused(text) => {
+                return self.answer_error_in_place(run, len, format!("-{text}\r\n").as_bytes());
+            }
+        }
+        if write && !self.seat.gate.is_open() {
+            return Err(Step::Hold);
+        }
+        if run.count > 0 && run.write != write {
+            self.send_run(run);
+        }
+        self.usable_lane(write)?;
+        run.add(len, write);
+        if self.reply_mode == ReplyMode::SkipNext {
+            self.send_run(run);
+            self.reply_mode = ReplyMode::On;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn verdict(&self, rest: &[u8]) -> Verdict {
+        let name = self.scanner.arg(rest, 0).unwrap_or_default();
+        let argc = self.scanner.argc().unwrap_or(0) as usize;
+        classify(name, |index| self.scanner.arg(rest, index), argc)
+    }
+
+    fn refused_unauthenticated(&self, verdict: &Verdict) -> Option<Bytes> {
+        match verdict.path {
+            Path::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset) => None,
+            _ => self.noauth.clone(),
+        }
+    }
+
+    /// Answers the request of `len` bytes behind the run with an error, in its turn.
+    fn answer_error_in_place(
+        &mut self,
+        run: &mut Run,
+        len: usize,
+        line: &[u8],
+    ) -> Result<(), Step> {
+        self.send_run(run);
+        if self.outbox.owed() > 0 {
+            return Err(Step::Settle);
+        }
+        self.input.advance(len);
+        self.say(line);
+        Ok(())
+    }
+
+    /// Whether the session's lane serves the next request, and if not, what is to be done.
+    #[inline]
+    fn usable_lane(&mut self, write: bool) -> Result<(), Step> {
+        let lane_use =
+            if write || self.writes { LaneUse::Writes } else { LaneUse::Reads };
+        let epoch = self.seat.epoch();
+        match &self.lane {
+            Some(own)
+                if own.epoch == epoch && own.lane_use == lane_use && own.lane.is_open() =>
+            {
+                Ok(())
+            }
+            Some(_) if self.outbox.owed() > 0 => Err(Step::Settle),
+            _ => Err(Step::FindLane(lane_use)),
+        }
+    }
+
+    /// Queues the run on the session's lane and takes it out of the input.
+    fn send_run(&mut self, run: &mut Run) {
+        if run.count == 0 {
+            return;
+        }
+        let Run { end, count, write } = std::mem::take(run);
+        let Some(own) = &self.lane else { return };
+        if write {
+            self.seat.gate.admit_writes(count);
+            self.writes = true;
+            self.seat.counts.writes.add(count as u64);
+        } else {
+            self.seat.counts.reads.add(count as u64);
+        }
+        self.outbox.owe(count);
+        let mute = self.reply_mode != ReplyMode::On;
+        let requests = self.input.get(..end).unwrap_or_default();
+        own.lane.send(requests, &self.outbox, count, write, mute);
+        self.input.advance(end);
+    }
+
+    /// Turns the inline request in front into the form that lanes carry.
+    pub(super) fn reframe_inline(&mut self, len: usize) -> Result<(), Step> {
+        let line = self.input.split_to(len);
+        match split_inline(&line) {
+            Ok(args) if args.is_empty() => Ok(()),
+            Ok(args) => {
+                let mut framed = BytesMut::with_capacity(len + self.input.len() + 64);
+                write_request(&mut framed, &args);
+                framed.extend_from_slice(&self.input);
+                self.input = framed;
+                Ok(())
+            }
+            Err(error) => {
+                // Put the line back: it is answered once the replies before it are out.
+                if self.outbox.owed() > 0 {
+                    let mut whole = line;
+                    whole.unsplit(std::mem::take(&mut self.input));
+                    self.input = whole;
+                    return Err(Step::Settle);
+                }
+                self.outbox.push(&error.reply());
+                Err(Step::Close(Closed::ProtocolError))
+            }
+        }
+    }
+
+    /// Says something to the client itself, unless it wants no replies.
+    pub(super) fn say(&mut self, reply: &[u8]) {
+        match self.reply_mode {
+            ReplyMode::On => self.outbox.push(reply),
+            ReplyMode::SkipNext => self.reply_mode = ReplyMode::On,
+            ReplyMode::Off => {}
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), Closed> {
+        if self.outbox.backlog() > 0 {
+            self.outbox.flush_now();
+        }
+        if self.eof {
+            return Err(Closed::ClientGone);
+        }
+        if self.seat.is_stopping() {
+            self.settle().await?;
+            return Err(Closed::Shutdown);
+        }
+        poll_fn(|context| {
+            self.outbox.remember(context.waker());
+            if self.outbox.state() != OutboxState::Open || self.seat.is_stopping() {
+                return Poll::Ready(());
+            }
+            if self.outbox.backlog() > 0 {
+                let _ = self.outbox.poll_flushed(context);
+            }
+            self.poll_read(context)
+        })
+        .await;
+        if self.eof {
+            // Replies to what was asked before the client's half of the connection ended are
+            // still delivered.
+            self.settle().await?;
+            return Err(Closed::ClientGone);
+        }
+        Ok(())
+    }
+
+    /// Reads once. An idle session keeps no buffer.
+    pub(super) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.input.capacity() == 0 {
+            self.input = self.seat.take_buffer();
+        } else {
+            self.input.reserve(INPUT_BYTES);
+        }
+        let result = poll_read_buf(Pin::new(&mut self.read), context, &mut self.input);
+        if self.input.is_empty() {
+            self.seat.give_back_buffer(std::mem::take(&mut self.input));
+        }
+        match result {
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.eof = true;
+                Poll::Ready(())
+            }
+            Poll::Ready(Ok(read)) => {
+                self.seat.counts.bytes_in.add(read as u64);
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Waits until no lane owes a reply.
+    pub(super) async fn settle(&mut self) -> Result<(), Closed> {
+        self.wait_for_replies(0).await
+    }
+
+    async fn make_room(&mut self) -> Result<(), Closed> {
+        if let Some(own) = self.lane.clone()
+            && own.lane.is_full()
+        {
+            poll_fn(|context| {
+                if own.lane.is_open() && own.lane.is_full() {
+                    own.lane.wait_for_room(context.waker());
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
+        self.wait_for_replies(self.seat.limits.pipeline_max / 2).await
+    }
+
+    /// Waits until at most `owed` replies are owed and the client has taken most of what it
+    /// was sent.
+    async fn wait_for_replies(&mut self, owed: usize) -> Result<(), Closed> {
+        self.outbox.flush_now();
+        poll_fn(|context| {
+            self.outbox.remember(context.waker());
+            if self.outbox.state() != OutboxState::Open {
+                return Poll::Ready(());
+            }
+            if self.outbox.backlog() > 0 {
+                let _ = self.outbox.poll_flushed(context);
+            }
+            let settled = self.outbox.owed() <= owed;
+            if settled && self.outbox.backlog() <= BACKLOG_PAUSE_BYTES {
+                return Poll::Ready(());
+            }
+            if !settled {
+                self.outbox.wake_at(owed);
+            }
+            Poll::Pending
+        })
+        .await;
+        match self.may_go_on(&Run::default()) {
+            Err(Step::Close(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the gate opens, or there is a master. What the client sends meanwhile is
+    /// read up to a limit, so that its hanging up is seen: a held write of a client that is
+    /// gone is dropped.
+    async fn hold(&mut self) -> Result<(), Closed> {
+        match self.wait_at_gate(None).await? {
+            Waited::Open => Ok(()),
+            Waited::BudgetSpent => {
+                let text = self.budget_spent_text();
+                self.refuse_front(&text).await
+            }
+        }
+    }
+
+    pub(super) fn budget_spent_text(&self) -> String {
+        format!(
+            "TRYAGAIN pointsman: no master took this command within {} ms; it was not executed",
+            self.seat.limits.hold_budget.as_millis()
+        )
+    }
+
+    /// Waits until writes are admitted and there is a master, at most the hold budget.
+    pub(super) async fn wait_at_gate(
+        &mut self,
+        since: Option<Instant>,
+    ) -> Result<Waited, Closed> {
+        let watch = self.seat.gate.watch();
+        watch.write_waits();
+        let deadline = since.unwrap_or_else(Instant::now) + self.seat.limits.hold_budget;
+        let budget = sleep_until(deadline);
+        tokio::pin!(budget);
+        self.outbox.flush_now();
+        let waited = poll_fn(|context| {
+            self.outbox.remember(context.waker());
+            watch.register(context.waker());
+            if self.seat.gate.is_open() && self.seat.has_master() {
+                return Poll::Ready(Ok(Waited::Open));
+            }
+            if self.outbox.state() != OutboxState::Open {
+                return Poll::Ready(Ok(Waited::Open));
+            }
+            if self.outbox.backlog() > 0 {
+                let _ = self.outbox.poll_flushed(context);
+            }
+            while self.input.len() < self.seat.limits.session_buffer_bytes_max {
+                if self.poll_read(context).is_pending() {
+                    break;
+                }
+                if self.eof {
+                    return Poll::Ready(Err(Closed::GoneWhileHeld));
+                }
+            }
+            budget.as_mut().poll(context).map(|()| Ok(Waited::BudgetSpent))
+        })
+        .await;
+        match (waited, self.may_go_on(&Run::default())) {
+            (_, Err(Step::Close(why))) => Err(why),
+            (waited, _) => waited,
+        }
+    }
+
+    /// Answers the request in front, which was not sent, with an error.
+    pub(super) async fn refuse_front(&mut self, text: &str) -> Result<(), Closed> {
+        self.settle().await?;
+        match self.scanner.scan(&self.input, &self.seat.limits.request) {
+            Ok(Request::Complete { len, .. } | Request::Blank { len }) => {
+                self.input.advance(len);
+                self.say(format!("-{text}\r\n").as_bytes());
+                Ok(())
+            }
+            // A large request of which only the beginning is here cannot be skipped.
+            Ok(Request::Incomplete) | Err(_) => {
+                self.outbox.push(format!("-{text}\r\n").as_bytes());
+                Err(Closed::NotCarried)
+            }
+        }
+    }
+
+    async fn find_lane(&mut self, lane_use: LaneUse) -> Result<(), Closed> {
+        let since = Instant::now();
+        loop {
+            let Some((epoch, links)) = self.seat.master() else {
+                if self.wait_at_gate(Some(since)).await? == Waited::BudgetSpent {
+                    let text = self.budget_spent_text();
+                    return self.refuse_front(&text).await;
+                }
+                continue;
+            };
+            match self.seat.lane(&links, &self.identity, lane_use).await {
+                Ok(LaneAnswer::Open(lane)) => {
+                    self.lane = Some(OwnLane { lane, lane_use, epoch });
+                    return Ok(());
+                }
+                Ok(LaneAnswer::NoAuth(line)) => {
+                    self.noauth = Some(line);
+                    return Ok(());
+                }
+                Err(error) => {
+                    if let Some(text) = self.dial_failed(error, since).await {
+                        return self.refuse_front(&text).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// After a failed dial: `None` when it is worth trying again, otherwise the text to refuse
+    /// the command with.
+    pub(super) async fn dial_failed(&self, error: DialError, since: Instant) -> Option<String> {
+        if let DialError::Refused { reply, .. } = &error {
+            let line = String::from_utf8_lossy(reply);
+            return Some(line.trim_end().trim_start_matches('-').to_owned());
+        }
+        if since.elapsed() >= self.seat.limits.hold_budget {
+            return Some(format!("TRYAGAIN pointsman: {error}; the command was not executed"));
+        }
+        sleep(REDIAL_PAUSE).await;
+        None
+    }
+
+    /// Changes who the session is to the server; its next request finds a lane for that.
+    pub(super) fn become_identity(&mut self, identity: Identity) {
+        self.seat.enter_identity(&identity);
+        self.seat.leave_identity(&self.identity);
+        self.identity = identity;
+        self.lane = None;
+        self.noauth = None;
+    }
+
+    /// Brings the session's line of `CLIENT LIST` up to date.
+    pub(super) fn note_in_registry(&self) {
+        let user = match self.identity.credentials.as_deref() {
+            Some(Credentials { user: Some(user), .. }) => String::from_utf8_lossy(user).into(),
+            _ => "default".to_owned(),
+        };
+        self.seat.registry.update(self.id, |entry| {
+            entry.name = String::from_utf8_lossy(&self.name).into();
+            entry.user = user;
+            entry.db = self.identity.db;
+            entry.resp = if self.identity.resp == Resp::Resp3 { 3 } else { 2 };
+        });
+    }
+
+    pub(super) fn registered_line(&self) -> String {
+        self.seat.registry.line(self.id)
+    }
+
+    /// Delivers what can still be delivered, for a short while.
+    async fn finish(&mut self, why: Closed) {
+        tracing::debug!(session = self.id, why = why.label(), "session ended");
+        if matches!(why, Closed::AmbiguousWrite | Closed::NotCarried) {
+            tracing::warn!(session = self.id, why = why.label(), "client connection closed");
+        }
+        *self.seat.counts.closed.borrow_mut().entry(why.label()).or_default() += 1;
+        let outbox = Rc::clone(&self.outbox);
+        let flushed = poll_fn(|context| outbox.poll_flushed(context));
+        let _ = tokio::time::timeout(self.seat.limits.connect_timeout, flushed).await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.seat.registry.remove(self.id);
+        self.seat.leave_identity(&self.identity);
+        self.seat.leave(self.seat_key);
+    }
+}
+
+/// How a wait at the gate ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    Open,
+    BudgetSpent,
+}
+
+/// Requests at the front of the input that go to the same lane in one piece.
+#[derive(Debug, Default)]
+struct Run {
+    end: usize,
+    count: usize,
+    write: bool,
+}
+
+impl Run {
+    fn add(&mut self, len: usize, write: bool) {
+        self.end += len;
+        self.count += 1;
+        self.write = write;
+    }
+}

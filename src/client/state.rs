@@ -1,0 +1,203 @@
+//! What a session is to the server and what it has open there: everything that must be
+//! re-established when its commands go to another connection or another node.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::resp::scan::{args, write_request};
+use crate::upstream::connection::CallError;
+
+/// Transactions whose queue is longer than this cannot be carried to another master.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// Why a session ended. The label goes to the log and the metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The client hung up, and had no reply to wait for.
+    ClientGone,
+    /// The client hung up while its write was held: the write was dropped, never sent.
+    GoneWhileHeld,
+    /// The client sent `QUIT`.
+    Quit,
+    /// The client's bytes are no RESP.
+    ProtocolError,
+    /// The client leaves more replies untaken than `output_buffer_bytes_max`.
+    OutputLimit,
+    /// A connection to the server broke with one of this session's writes on it. Whether it was
+    /// executed is unknown, so it is not sent again.
+    AmbiguousWrite,
+    /// A connection to the server broke with reads of this session on it, or in the middle of
+    /// a reply.
+    UpstreamLost,
+    /// What the session had open on the old master cannot be carried to the new one.
+    NotCarried,
+    /// The proxy is stopping.
+    Shutdown,
+}
+
+impl Closed {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClientGone => "client_gone",
+            Self::GoneWhileHeld => "gone_while_held",
+            Self::Quit => "quit",
+            Self::ProtocolError => "protocol_error",
+            Self::OutputLimit => "output_limit",
+            Self::AmbiguousWrite => "ambiguous_write",
+            Self::UpstreamLost => "upstream_lost",
+            Self::NotCarried => "not_carried",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl From<CallError> for Closed {
+    fn from(_: CallError) -> Self {
+        Self::UpstreamLost
+    }
+}
+
+/// Which replies the client wants to see (`CLIENT REPLY`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplyMode {
+    #[default]
+    On,
+    Off,
+    /// The next command's reply is left out, then `On` again.
+    SkipNext,
+}
+
+/// An open transaction of a session.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// The queued commands as sent, to be queued again on another master.
+    queue: BytesMut,
+    pub commands: usize,
+    carriable: bool,
+    /// Keys were watched on a connection that is gone: `EXEC` must answer null.
+    pub watch_lost: bool,
+    /// A command was refused while queueing: the server will not execute any of it.
+    pub failed: bool,
+    /// It was opened again on another master.
+    pub carried: bool,
+    /// It could not be: `EXEC` must answer an error.
+    pub broken: bool,
+}
+
+impl Transaction {
+    pub fn open() -> Self {
+        Self { carriable: true, ..Self::default() }
+    }
+
+    /// Remembers a queued command.
+    pub fn push(&mut self, request: &[u8]) {
+        self.commands += 1;
+        if self.queue.len().saturating_add(request.len()) > QUEUE_BYTES_MAX {
+            self.forget();
+        } else if self.carriable {
+            self.queue.extend_from_slice(request);
+        }
+    }
+
+    /// A command was queued whose bytes were not kept.
+    pub fn forget(&mut self) {
+        self.carriable = false;
+        self.queue = BytesMut::new();
+    }
+
+    /// The queue, when it can be repeated elsewhere.
+    pub fn queue(&self) -> Option<&[u8]> {
+        self.carriable.then_some(&self.queue[..])
+    }
+}
+
+/// A blocking command that waits on the server.
+#[derive(Debug, Clone)]
+pub struct Blocked {
+    pub request: Bytes,
+    pub since: Instant,
+}
+
+impl Blocked {
+    /// The command with the time it has left; `None` when repeating it would not mean the same:
+    /// its bytes were not kept, or it reads "from now on" (`$`), which has moved.
+    pub fn again(&self) -> Option<BytesMut> {
+        let mut words: Vec<Vec<u8>> = args(&self.request).map(<[u8]>::to_vec).collect();
+        let name = words.first()?.to_ascii_uppercase();
+        let elapsed = self.since.elapsed();
+        match name.as_slice() {
+            b"BLMPOP" | b"BZMPOP" => rewrite_seconds(words.get_mut(1)?, elapsed)?,
+            b"XREAD" | b"XREADGROUP" => {
+                if words.iter().any(|word| word == b"$") {
+                    return None;
+                }
+                let at = words.iter().position(|word| word.eq_ignore_ascii_case(b"BLOCK"))?;
+                rewrite_milliseconds(words.get_mut(at + 1)?, elapsed)?;
+            }
+            _ => rewrite_seconds(words.last_mut()?, elapsed)?,
+        }
+        let mut again = BytesMut::new();
+        write_request(&mut again, &words);
+        Some(again)
+    }
+}
+
+/// Time-outs of 0 wait for ever; one that has run out still gets a moment, and then its null.
+fn rewrite_seconds(word: &mut Vec<u8>, elapsed: Duration) -> Option<()> {
+    let seconds: f64 = std::str::from_utf8(word).ok()?.parse().ok()?;
+    if seconds > 0.0 {
+        *word = format!("{:.3}", (seconds - elapsed.as_secs_f64()).max(0.001)).into_bytes();
+    }
+    Some(())
+}
+
+fn rewrite_milliseconds(word: &mut Vec<u8>, elapsed: Duration) -> Option<()> {
+    let millis: u64 = std::str::from_utf8(word).ok()?.parse().ok()?;
+    if millis > 0 {
+        let left = millis.saturating_sub(elapsed.as_millis() as u64).max(1);
+        *word = left.to_string().into_bytes();
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocked(words: &[&str], seconds_ago: u64) -> Blocked {
+        let mut request = BytesMut::new();
+        write_request(&mut request, words);
+        let since = Instant::now().checked_sub(Duration::from_secs(seconds_ago)).unwrap();
+        Blocked { request: request.freeze(), since }
+    }
+
+    fn again(words: &[&str], seconds_ago: u64) -> Option<Vec<String>> {
+        let again = blocked(words, seconds_ago).again()?;
+        Some(args(&again).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+    }
+
+    #[test]
+    fn a_blocked_command_is_repeated_with_the_time_it_has_left() {
+        let left = again(&["BLPOP", "a", "b", "10"], 4).unwrap();
+        assert!(left[3].parse::<f64>().unwrap() <= 6.0, "{left:?}");
+        assert_eq!(again(&["BLPOP", "a", "0"], 4).unwrap()[2], "0");
+        assert_eq!(again(&["BLMPOP", "1", "1", "k", "LEFT"], 4).unwrap()[1], "0.001");
+        let left = again(&["XREAD", "BLOCK", "10000", "STREAMS", "s", "0-1"], 4).unwrap();
+        assert!(left[2].parse::<u64>().unwrap() <= 6000, "{left:?}");
+    }
+
+    #[test]
+    fn a_read_from_now_on_is_not_repeated() {
+        assert_eq!(again(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"], 1), None);
+    }
+
+    #[test]
+    fn a_queue_past_its_limit_is_not_carried() {
+        let mut open = Transaction::open();
+        open.push(&vec![b'x'; QUEUE_BYTES_MAX]);
+        assert!(open.queue().is_some());
+        open.push(b"y");
+        assert!(open.queue().is_none());
+    }
+}

@@ -1,0 +1,78 @@
+//! Commands without subcommands that concern the connection or the server rather than a key.
+
+use super::{
+    ADMIN_ONE_SHOT, OF_REPLICATION, PUBLISH, READ, Row, local, pinned, pinned_write, refuse,
+};
+use crate::resp::command::Class::{Admin, Blocking, PubSub, Session, Transaction};
+use crate::resp::command::{Local, Pin, SubKind};
+
+// One command per line and a blank line between the groups.
+#[rustfmt::skip]
+pub(super) const ROWS: &[Row] = &[
+    // The session itself.
+    ("AUTH", local(Session, Local::Auth)),
+    ("HELLO", local(Session, Local::Hello)),
+    ("SELECT", local(Session, Local::Select)),
+    ("RESET", local(Session, Local::Reset)),
+    ("QUIT", local(Session, Local::Quit)),
+
+    // Modes of the connection in a cluster; ASKING lasts for exactly one command.
+    ("READONLY", pinned(Session, Pin::Sticky)),
+    ("READWRITE", pinned(Session, Pin::Sticky)),
+    ("ASKING", pinned(Session, Pin::Sticky)),
+
+    // Transactions. A transaction is held at its EXEC, which is where it writes.
+    ("MULTI", pinned(Transaction, Pin::Multi)),
+    ("EXEC", pinned_write(Transaction, Pin::Exec)),
+    ("DISCARD", pinned(Transaction, Pin::Discard)),
+    ("WATCH", pinned(Transaction, Pin::Watch)),
+    ("UNWATCH", pinned(Transaction, Pin::Unwatch)),
+
+    // Waiting for replicas counts the writes of one connection, so it can't share one.
+    ("WAIT", pinned(Blocking, Pin::Wait)),
+    ("WAITAOF", pinned(Blocking, Pin::Wait)),
+
+    // Pub/sub. A message published behind the fence would reach nobody: publishing is a write.
+    ("SUBSCRIBE", pinned(PubSub, Pin::Subscribe(SubKind::Channel))),
+    ("PSUBSCRIBE", pinned(PubSub, Pin::Subscribe(SubKind::Pattern))),
+    ("SSUBSCRIBE", pinned(PubSub, Pin::Subscribe(SubKind::Shard))),
+    ("UNSUBSCRIBE", pinned(PubSub, Pin::Unsubscribe(SubKind::Channel))),
+    ("PUNSUBSCRIBE", pinned(PubSub, Pin::Unsubscribe(SubKind::Pattern))),
+    ("SUNSUBSCRIBE", pinned(PubSub, Pin::Unsubscribe(SubKind::Shard))),
+    ("PUBLISH", PUBLISH),
+    ("SPUBLISH", PUBLISH),
+    ("MPUBLISH", PUBLISH),
+    ("MONITOR", pinned(Admin, Pin::Monitor)),
+
+    // Questions about the server.
+    ("PING", READ),
+    ("ECHO", READ),
+    ("TIME", READ),
+    ("ROLE", READ),
+    ("INFO", READ),
+    ("LASTSAVE", READ),
+    ("LOLWUT", READ),
+
+    // Administration that is the operator's own business; some of it takes long.
+    ("SAVE", ADMIN_ONE_SHOT),
+    ("BGSAVE", ADMIN_ONE_SHOT),
+    ("BGREWRITEAOF", ADMIN_ONE_SHOT),
+    ("PFSELFTEST", ADMIN_ONE_SHOT),
+    ("HOTKEYS", ADMIN_ONE_SHOT),
+
+    // What would change or stop the master behind the proxy's back.
+    ("REPLICAOF", refuse!("REPLICAOF", "the master is changed with `pointsman switchover`")),
+    ("SLAVEOF", refuse!("SLAVEOF", "the master is changed with `pointsman switchover`")),
+    ("FAILOVER", refuse!("FAILOVER", "the master is changed with `pointsman switchover`")),
+    ("SHUTDOWN", refuse!("SHUTDOWN", "switch over, then stop the node on its own address")),
+
+    // The replication protocol, which turns the connection into something else.
+    ("SYNC", OF_REPLICATION),
+    ("PSYNC", OF_REPLICATION),
+    ("REPLCONF", OF_REPLICATION),
+    ("RESTORE-ASKING", refuse!("RESTORE-ASKING", "slots are moved between the nodes themselves")),
+
+    // How an HTTP request begins that was aimed at a Redis port; the server hangs up on it.
+    ("POST", refuse!("POST", "this port speaks the Redis protocol, not HTTP")),
+    ("HOST:", refuse!("Host:", "this port speaks the Redis protocol, not HTTP")),
+];

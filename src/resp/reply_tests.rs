@@ -1,0 +1,87 @@
+use super::*;
+
+fn decode(bytes: &[u8]) -> Result<Option<Value>, ReplyError> {
+    let mut decoder = ReplyDecoder::default();
+    decoder.buffer().extend_from_slice(bytes);
+    decoder.next_value()
+}
+
+fn bulk(text: &'static str) -> Value {
+    Value::Bulk(Bytes::from_static(text.as_bytes()))
+}
+
+#[test]
+fn a_reply_is_handed_out_when_its_last_byte_has_arrived_and_not_before() {
+    let frame = b"*3\r\n$5\r\nslave\r\n:-1\r\n*2\r\n$-1\r\n-ERR no\r\n";
+    for cut in 0..frame.len() {
+        assert_eq!(decode(&frame[..cut]), Ok(None), "cut at {cut}");
+    }
+    let inner = Value::Array(vec![Value::Null, Value::Error("ERR no".into())]);
+    let whole = Value::Array(vec![bulk("slave"), Value::Integer(-1), inner]);
+    assert_eq!(decode(frame), Ok(Some(whole)));
+}
+
+#[test]
+fn two_replies_in_one_read_are_handed_out_one_by_one() {
+    let mut decoder = ReplyDecoder::default();
+    decoder.buffer().extend_from_slice(b"+OK\r\n*0\r\n");
+    assert_eq!(decoder.next_value().unwrap().map(|value| value.is_ok()), Some(true));
+    assert_eq!(decoder.next_value(), Ok(Some(Value::Array(vec![]))));
+    assert_eq!(decoder.next_value(), Ok(None));
+    assert!(decoder.is_empty());
+}
+
+#[test]
+fn nesting_is_accepted_at_the_limit_and_refused_one_past_it() {
+    let nested = |depth: usize| [b"*1\r\n".repeat(depth), b":1\r\n".to_vec()].concat();
+    assert!(matches!(decode(&nested(NESTING_MAX)), Ok(Some(_))));
+    assert_eq!(decode(&nested(NESTING_MAX + 1)), Err(ReplyError::TooDeep));
+}
+
+#[test]
+fn a_reply_past_the_size_limit_is_refused_by_its_header_alone() {
+    assert_eq!(decode(b"$1048000\r\n"), Ok(None));
+    assert_eq!(decode(b"$1048576\r\n"), Err(ReplyError::TooLong));
+    assert_eq!(decode(&b"+".repeat(REPLY_BYTES_MAX + 1)), Err(ReplyError::TooLong));
+}
+
+#[test]
+fn bytes_of_another_protocol_are_refused() {
+    assert_eq!(decode(b"HTTP/1.1 400 Bad Request\r\n"), Err(ReplyError::Malformed));
+    assert_eq!(decode(b"$abc\r\n"), Err(ReplyError::Malformed));
+    assert_eq!(decode(b"*-7\r\n"), Err(ReplyError::Malformed));
+    assert_eq!(decode(&b"$".repeat(64)), Err(ReplyError::Malformed));
+}
+
+#[test]
+fn role_is_read_from_integers_and_from_text() {
+    let role = |bytes: &[u8]| RoleReply::of(&decode(bytes).unwrap().unwrap());
+    let redis = b"*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:7\r\n$9\r\nconnected\r\n:-1\r\n";
+    let kvrocks = b"*5\r\n$5\r\nslave\r\n$1\r\nh\r\n$1\r\n7\r\n$9\r\nconnected\r\n$2\r\n42\r\n";
+    let replica = |offset| {
+        let (host, state) = ("h".to_owned(), "connected".to_owned());
+        Some(RoleReply::Replica { host, port: 7, state, offset })
+    };
+    assert_eq!(role(redis), replica(None));
+    assert_eq!(role(kvrocks), replica(Some(42)));
+    let master = b"*2\r\n$6\r\nmaster\r\n$2\r\n15\r\n";
+    assert_eq!(role(master), Some(RoleReply::Master { offset: Some(15) }));
+    assert_eq!(role(b"*1\r\n$3\r\nfoo\r\n"), None);
+    assert_eq!(role(b"-NOAUTH Authentication required.\r\n"), None);
+}
+
+#[test]
+fn info_fields_client_lines_and_config_pairs_are_found() {
+    let info = Info::of(&bulk("# Replication\r\nrole:master\r\nslave0:ip=1,port=2\r\nslaves:9"));
+    let info = info.unwrap();
+    assert!(info.is("role", "master"));
+    assert_eq!(info.number::<u64>("slaves"), Some(9));
+    assert_eq!(info.numbered("slave").collect::<Vec<_>>(), ["ip=1,port=2"]);
+
+    let lines = client_lines(&bulk("id=3 addr=1.2.3.4:5 name= flags=N cmd=get\n\n")).unwrap();
+    let (addr, flags, cmd) = ("1.2.3.4:5".into(), "N".into(), "get".into());
+    assert_eq!(lines, [ClientLine { id: 3, addr, flags, cmd, ..ClientLine::default() }]);
+
+    let map = config_map(&Value::Array(vec![bulk("maxclients"), bulk("10")])).unwrap();
+    assert_eq!(map.get("maxclients").map(String::as_str), Some("10"));
+}

@@ -1,0 +1,246 @@
+//! What one node says about itself, read in one write.
+//!
+//! Owns the meaning of INFO and ROLE of every engine. **Invariant:** an offset here is always the
+//! node's own and live; what a master knows about its replicas is up to a second old and is never
+//! used to prove anything.
+
+use std::time::Duration;
+
+use crate::resp::reply::{Info, RoleReply, Value};
+use crate::topology::engine::{Engine, Version, identify};
+use crate::topology::node::{Connection, NodeError, NodeName};
+
+/// One node as it described itself.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    pub node: NodeName,
+    pub engine: Engine,
+    pub version: Version,
+    pub mode: Mode,
+    pub role: Role,
+    /// The master's own offset, or what a replica has applied. `None` on a Redis replica that has
+    /// no link and no history.
+    pub offset: Option<u64>,
+    /// Redis' `master_replid`; Kvrocks has none.
+    pub history: Option<String>,
+    /// `ip:port` of attached replicas, as the node lists them. May be stale; for warnings only.
+    pub attached: Vec<String>,
+    pub loading: bool,
+    pub backlog_bytes: Option<u64>,
+    pub syncs: SyncCounters,
+}
+
+/// How the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Standalone,
+    Cluster,
+    Sentinel,
+}
+
+/// Master, or replica of whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    Master,
+    Replica { host: String, port: u16, link: Link },
+}
+
+impl Role {
+    /// The role as INFO replication tells it.
+    pub fn of(info: &Info) -> Option<Role> {
+        match info.get("role")? {
+            "master" => Some(Role::Master),
+            "slave" => {
+                let link = match info.get("master_link_status") {
+                    _ if info.is("master_sync_in_progress", "1") => Link::Sync,
+                    Some("up") => Link::Up,
+                    _ => Link::Down,
+                };
+                let host = info.get("master_host")?.to_owned();
+                Some(Role::Replica { host, port: info.number("master_port")?, link })
+            }
+            _ => None,
+        }
+    }
+
+    /// `host:port` of the master that a replica follows.
+    pub fn follows(&self) -> Option<String> {
+        match self {
+            Role::Master => None,
+            Role::Replica { host, port, .. } => Some(join(host, *port)),
+        }
+    }
+
+    pub fn is_master(&self) -> bool {
+        *self == Role::Master
+    }
+}
+
+/// The replication link of a replica to its master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Up,
+    Down,
+    Sync,
+}
+
+/// How many replicas attached to this node by which kind of synchronisation since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncCounters {
+    pub full: u64,
+    pub partial: u64,
+}
+
+impl SyncCounters {
+    pub fn of(stats: &Info) -> SyncCounters {
+        let number = |name| stats.number(name).unwrap_or_default();
+        SyncCounters { full: number("sync_full"), partial: number("sync_partial_ok") }
+    }
+}
+
+const SECTIONS: [&str; 4] = ["server", "replication", "persistence", "stats"];
+
+impl NodeFacts {
+    pub async fn read(connection: &mut Connection, within: Duration) -> Result<Self, NodeError> {
+        // One command per section: Redis before 7 knows one section per INFO.
+        let mut commands: Vec<&[&str]> = Vec::new();
+        let infos = SECTIONS.map(|section| ["INFO", section]);
+        commands.extend(infos.iter().map(|info| info.as_slice()));
+        commands.push(&["ROLE"]);
+        let values = connection.call_words(&commands, within).await?;
+        let node = connection.node().clone();
+        NodeFacts::of(node.clone(), &values).ok_or_else(|| NodeError::Refused {
+            text: values.iter().find_map(Value::error).unwrap_or("no INFO replication").to_owned(),
+            command: "INFO".to_owned(),
+            node,
+        })
+    }
+
+    fn of(node: NodeName, values: &[Value]) -> Option<NodeFacts> {
+        let info = |at: usize| values.get(at).and_then(Info::of);
+        let (server, replication) = (info(0)?, info(1)?);
+        let (persistence, stats) = (info(2).unwrap_or_default(), info(3).unwrap_or_default());
+        let (engine, version) = identify(&server);
+        let told = values.get(4).and_then(RoleReply::of);
+        let mode = match server.get("redis_mode") {
+            _ if told == Some(RoleReply::Sentinel) => Mode::Sentinel,
+            Some("sentinel") => Mode::Sentinel,
+            Some("cluster") => Mode::Cluster,
+            _ => Mode::Standalone,
+        };
+        // While it restores, Kvrocks' INFO has no replication section and ROLE alone answers.
+        let role = Role::of(&replication).or_else(|| told.as_ref().and_then(role_of))?;
+        let own_offset = match role {
+            Role::Master => replication.number("master_repl_offset"),
+            Role::Replica { .. } => replication.number("slave_repl_offset"),
+        };
+        let attached = replication.numbered("slave").filter_map(attached_address).collect();
+        Some(NodeFacts {
+            node,
+            engine,
+            version,
+            mode,
+            role,
+            offset: own_offset.or_else(|| told.as_ref().and_then(offset_of)),
+            history: replication.get("master_replid").map(str::to_owned),
+            attached,
+            loading: is_loading(&persistence),
+            backlog_bytes: replication.number("repl_backlog_size"),
+            syncs: SyncCounters::of(&stats),
+        })
+    }
+}
+
+/// `loading` of both engines, and the flag of an asynchronous load.
+fn is_loading(persistence: &Info) -> bool {
+    persistence.is("loading", "1") || persistence.is("async_loading", "1")
+}
+
+fn role_of(told: &RoleReply) -> Option<Role> {
+    match told {
+        RoleReply::Master { .. } => Some(Role::Master),
+        RoleReply::Replica { host, port, state, .. } => {
+            let link = match state.as_str() {
+                "connected" => Link::Up,
+                "sync" => Link::Sync,
+                _ => Link::Down,
+            };
+            Some(Role::Replica { host: host.clone(), port: *port, link })
+        }
+        RoleReply::Sentinel => None,
+    }
+}
+
+fn offset_of(told: &RoleReply) -> Option<u64> {
+    match told {
+        RoleReply::Master { offset } | RoleReply::Replica { offset, .. } => *offset,
+        RoleReply::Sentinel => None,
+    }
+}
+
+/// `ip:port` of a `slave0:ip=..,port=..,state=..` value.
+fn attached_address(value: &str) -> Option<String> {
+    let field = |name: &str| {
+        value.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    };
+    Some(join(field("ip")?, field("port")?.parse().ok()?))
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub fn join(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Host and port of `host:port`, without the brackets of an IPv6 address.
+pub fn split(address: &str) -> Option<(&str, &str)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    Some((bare.unwrap_or(host), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn facts(replication: &'static str) -> NodeFacts {
+        let text = |text: &'static str| Value::Bulk(Bytes::from_static(text.as_bytes()));
+        let values = [
+            text("redis_version:7.0.15\r\nredis_mode:standalone"),
+            text(replication),
+            text("loading:0\r\nasync_loading:0"),
+            text("sync_full:2\r\nsync_partial_ok:3"),
+            Value::Error("NOPERM".into()),
+        ];
+        NodeFacts::of("n:1".into(), &values).unwrap()
+    }
+
+    #[test]
+    fn a_replica_is_described_by_its_own_offset_and_link() {
+        let seen = facts(
+            "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:7\r\nmaster_link_status:up\r\n\
+             master_sync_in_progress:0\r\nslave_repl_offset:99\r\nmaster_repl_offset:50",
+        );
+        assert_eq!(seen.offset, Some(99));
+        assert_eq!(seen.role.follows().as_deref(), Some("10.0.0.1:7"));
+        assert!(matches!(seen.role, Role::Replica { link: Link::Up, .. }));
+        assert_eq!(seen.syncs, SyncCounters { full: 2, partial: 3 });
+    }
+
+    #[test]
+    fn a_master_lists_who_is_attached() {
+        let seen = facts(
+            "role:master\r\nmaster_repl_offset:50\r\nslave0:ip=::1,port=8,state=online,offset=1",
+        );
+        assert_eq!((seen.offset, seen.role.is_master()), (Some(50), true));
+        assert_eq!(seen.attached, ["[::1]:8"]);
+    }
+
+    #[test]
+    fn addresses_split_and_join_with_and_without_brackets() {
+        for address in ["[::1]:6379", "db.example:6379"] {
+            let (host, port) = split(address).unwrap();
+            assert_eq!(join(host, port.parse().unwrap()), address);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One connection to one node: dialled, authenticated and in the wanted database.
+//!
+//! **Invariant:** every wait has a deadline. A [`Connection`] that is returned has no reply
+//! outstanding.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use super::identity::{Identity, Resp};
+use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, write_request};
+
+/// A reply that the proxy itself waits for (`+OK`, `HELLO`'s map) is never longer.
+const OWN_REPLY_BYTES_MAX: usize = 1 << 20;
+
+/// An established connection and what was read from it but not used yet.
+#[derive(Debug)]
+pub struct Connection {
+    pub read: OwnedReadHalf,
+    pub write: OwnedWriteHalf,
+    pub input: BytesMut,
+    pub scanner: ReplyScanner,
+    pub identity: Identity,
+}
+
+/// Why there is no connection. Nothing of the client's was sent in any case.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DialError {
+    /// Nobody listens, no route, or the name does not resolve: try again later.
+    #[error("cannot connect to {node}: {reason}")]
+    Unreachable { node: String, reason: String },
+    /// The node accepted but did not answer in time, or hung up.
+    #[error("{node} did not answer within {after:?}")]
+    Silent { node: String, after: Duration },
+    /// The node refused the session's credentials, protocol version or database. The reply is
+    /// the server's own line.
+    #[error("{node} answered {}", String::from_utf8_lossy(.reply).trim_end())]
+    Refused { node: String, reply: Bytes },
+}
+
+/// Why a call has no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The request may have been executed: its connection broke or stayed silent.
+    #[error("the connection to the server broke before its reply")]
+    Lost,
+    /// What came back is no RESP; the connection is unusable.
+    #[error("the server's reply is not valid RESP")]
+    Protocol,
+}
+
+impl Connection {
+    /// Connects to `node` and takes on `identity`, all within `deadline`.
+    pub async fn dial(
+        node: &str,
+        identity: &Identity,
+        deadline: Duration,
+    ) -> Result<Self, DialError> {
+        let silent = || DialError::Silent { node: node.to_owned(), after: deadline };
+        timeout(deadline, Self::establish(node, identity)).await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn establish(node: &str, identity: &Identity) -> Result<Self, DialError> {
+        let unreachable = |error: io::Error| DialError::Unreachable {
+            node: node.to_owned(),
+            reason: error.to_string(),
+        };
+        let stream = TcpStream::connect(node).await.map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(unreachable)?;
+        let (read, write) = stream.into_split();
+        let mut connection = Self {
+            read,
+            write,
+            input: BytesMut::new(),
+            scanner: ReplyScanner::default(),
+            identity: identity.clone(),
+        };
+        let greeting = Greeting::new(identity);
+        if greeting.replies > 0 {
+            connection.greet(node, greeting).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn greet(&mut self, node: &str, greeting: Greeting) -> Result<(), DialError> {
+        let lost = || DialError::Unreachable {
+            node: node.to_owned(),
+            reason: "the connection broke during the greeting".to_owned(),
+        };
+        self.send(&greeting.request).await.map_err(|_| lost())?;
+        for _ in 0..greeting.replies {
+            let (reply, kind) = self.reply().await.map_err(|_| lost())?;
+            if kind == ReplyKind::Error {
+                return Err(DialError::Refused { node: node.to_owned(), reply });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one request and returns its whole reply.
+    pub async fn call(
+        &mut self,
+        request: &[u8],
+        deadline: Duration,
+    ) -> Result<(Bytes, ReplyKind), CallError> {
+        let exchange = async {
+            self.send(request).await.map_err(|_| CallError::Lost)?;
+            self.reply().await
+        };
+        timeout(deadline, exchange).await.unwrap_or(Err(CallError::Lost))
+    }
+
+    async fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        use tokio::io::AsyncWriteExt;
+        self.write.write_all(request).await
+    }
+
+    /// Waits for one whole reply; the caller sets the deadline.
+    async fn reply(&mut self) -> Result<(Bytes, ReplyKind), CallError> {
+        let mut whole = BytesMut::new();
+        loop {
+            match self.scanner.scan(&self.input).map_err(|_| CallError::Protocol)? {
+                Reply::Complete { len, kind } => {
+                    whole.extend_from_slice(&self.input.split_to(len));
+                    return Ok((whole.freeze(), kind));
+                }
+                Reply::Partial { len } => {
+                    whole.extend_from_slice(self.input.get(..len).unwrap_or_default());
+                    self.input.advance(len);
+                }
+            }
+            if whole.len() + self.input.len() > OWN_REPLY_BYTES_MAX {
+                return Err(CallError::Protocol);
+            }
+            match self.read.read_buf(&mut self.input).await {
+                Ok(0) | Err(_) => return Err(CallError::Lost),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Whether an idle connection is still good: nothing unread, not closed by the server.
+    pub fn is_idle(&self) -> bool {
+        let mut probe = [0_u8; 1];
+        self.input.is_empty()
+            && matches!(
+                self.read.try_read(&mut probe),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock
+            )
+    }
+}
+
+/// The commands that give a fresh connection an identity, sent in one write.
+struct Greeting {
+    request: BytesMut,
+    replies: usize,
+}
+
+impl Greeting {
+    fn new(identity: &Identity) -> Self {
+        let mut greeting = Self { request: BytesMut::new(), replies: 0 };
+        let credentials = identity.credentials.as_deref();
+        let user = credentials.and_then(|known| known.user.as_deref());
+        match (identity.resp, credentials) {
+            (Resp::Resp3, Some(known)) => {
+                let user = user.unwrap_or(b"default");
+                greeting.add(&[b"HELLO", b"3", b"AUTH", user, &known.password]);
+            }
+            (Resp::Resp3, None) => greeting.add(&[b"HELLO", b"3"]),
+            (Resp::Resp2, Some(known)) => match user {
+                Some(user) => greeting.add(&[b"AUTH", user, &known.password]),
+                None => greeting.add(&[b"AUTH", &known.password]),
+            },
+            (Resp::Resp2, None) => {}
+        }
+        if identity.db != 0 {
+            greeting.add(&[b"SELECT", identity.db.to_string().as_bytes()]);
+        }
+        greeting
+    }
+
+    fn add(&mut self, args: &[&[u8]]) {
+        write_request(&mut self.request, args);
+        self.replies += 1;
+    }
+}

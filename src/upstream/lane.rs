@@ -1,0 +1,310 @@
+//! A connection shared by many sessions; replies are matched to requests in FIFO order.
+//!
+//! Sharing is what makes the proxy cheap: many unpipelined clients become one pipelined stream,
+//! so both the proxy and the server make one system call for many requests. Sessions of a
+//! tick append their requests ([`Lane::send`]); the lane's task, woken by the first of them, runs
+//! after them and writes everything at once.
+//!
+//! **Invariants:** a lane carries only complete requests that give exactly one reply each and
+//! leave the connection as it was. A reply without a waiter, a push, or bytes that are no RESP cut
+//! the lane: from then on nobody could say whose reply is whose. A request whose lane was cut
+//! before its reply is never sent again.
+//!
+//! # Trade-offs
+//! A large reply delays its neighbours on the lane for as long as the server takes to send it;
+//! it is taken off into the session's own buffer, so a slow client delays nobody.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::io::poll_read_buf;
+
+use super::connection::Connection;
+use crate::resp::scan::{Reply, ReplyScanner};
+
+/// Room made before each read from the server.
+const READ_BYTES: usize = 64 * 1024;
+/// Requests that wait for the server to read them; above this the lane takes no more.
+const OUT_BYTES_MAX: usize = 1 << 20;
+
+/// Where a lane delivers replies: a session's outbox.
+pub trait ReplySink {
+    /// Takes a part, or the rest, of the reply that is due.
+    fn deliver(&self, bytes: &[u8]);
+    /// The reply that is due has been delivered whole. `write`: it answers a write.
+    fn replied(&self, write: bool);
+    /// Replies owed by a lane that was cut will never come.
+    fn cut(&self, owed: usize, writes: usize);
+    /// A batch of replies has been delivered: write them to the client.
+    fn flush(&self);
+    /// Takes note that a flush is due; `true` the first time since the last flush.
+    fn mark_touched(&self) -> bool;
+}
+
+/// Replies owed in a row to one session.
+#[derive(Debug)]
+struct Waiter<S> {
+    sink: Rc<S>,
+    owed: usize,
+    write: bool,
+    /// The client asked for no reply (`CLIENT REPLY OFF`): it is read and thrown away.
+    mute: bool,
+}
+
+/// Why a lane is gone, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The server hung up, or the connection broke.
+    Closed,
+    /// A reply that nobody waits for, a push, or no RESP at all.
+    OutOfStep,
+}
+
+/// A shared connection. Sessions hold it by `Rc`; its task ends when the connection does.
+#[derive(Debug)]
+pub struct Lane<S> {
+    write: OwnedWriteHalf,
+    out: RefCell<BytesMut>,
+    waiters: RefCell<VecDeque<Waiter<S>>>,
+    owed: Cell<usize>,
+    cut: Cell<Option<Cut>>,
+    retired: Cell<bool>,
+    task: RefCell<Option<Waker>>,
+    task_woken: Cell<bool>,
+    /// Sessions that wait for room in `out`, or for the lane to end.
+    room: RefCell<Vec<Waker>>,
+}
+
+/// The receiving side of a lane; [`LaneTask::run`] drives both sides.
+#[derive(Debug)]
+pub struct LaneTask<S> {
+    lane: Rc<Lane<S>>,
+    read: OwnedReadHalf,
+    input: BytesMut,
+    scanner: ReplyScanner,
+    touched: Vec<Rc<S>>,
+}
+
+impl<S: ReplySink> Lane<S> {
+    /// Turns a fresh connection into a lane and the task that must be spawned for it.
+    pub fn new(connection: Connection) -> (Rc<Self>, LaneTask<S>) {
+        let lane = Rc::new(Self {
+            write: connection.write,
+            out: RefCell::default(),
+            waiters: RefCell::default(),
+            owed: Cell::new(0),
+            cut: Cell::new(None),
+            retired: Cell::new(false),
+            task: RefCell::default(),
+            task_woken: Cell::new(false),
+            room: RefCell::default(),
+        });
+        let task = LaneTask {
+            lane: Rc::clone(&lane),
+            read: connection.read,
+            input: connection.input,
+            scanner: connection.scanner,
+            touched: Vec::new(),
+        };
+        (lane, task)
+    }
+
+    /// Queues `count` whole requests, all writes or all reads, and owes `sink` their replies.
+    ///
+    /// The caller has checked [`Lane::is_open`] in this same tick.
+    #[inline]
+    pub fn send(&self, requests: &[u8], sink: &Rc<S>, count: usize, write: bool, mute: bool) {
+        self.out.borrow_mut().extend_from_slice(requests);
+        self.owed.set(self.owed.get() + count);
+        let mut waiters = self.waiters.borrow_mut();
+        match waiters.back_mut() {
+            Some(last)
+                if last.write == write && last.mute == mute && Rc::ptr_eq(&last.sink, sink) =>
+            {
+                last.owed += count;
+            }
+            _ => waiters.push_back(Waiter { sink: Rc::clone(sink), owed: count, write, mute }),
+        }
+        if !self.task_woken.replace(true)
+            && let Some(task) = self.task.borrow().as_ref()
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.cut.get().is_none()
+    }
+
+    /// Replies owed to all sessions: how busy the lane is.
+    pub fn owed(&self) -> usize {
+        self.owed.get()
+    }
+
+    /// Whether the server is too slow in reading for more to be queued.
+    pub fn is_full(&self) -> bool {
+        self.out.borrow().len() > OUT_BYTES_MAX
+    }
+
+    /// Calls the waker once there is room again, or the lane is cut.
+    pub fn wait_for_room(&self, waker: &Waker) {
+        self.room.borrow_mut().push(waker.clone());
+    }
+
+    /// Nobody will use this lane again: it closes as soon as it owes no reply.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        if let Some(task) = self.task.borrow().as_ref() {
+            task.wake_by_ref();
+        }
+    }
+
+    fn end(&self, why: Cut) {
+        if self.cut.get().is_some() {
+            return;
+        }
+        self.cut.set(Some(why));
+        self.owed.set(0);
+        // The borrow ends before the sinks run: one of them may look at this lane.
+        let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
+        for waiter in waiters {
+            let writes = if waiter.write { waiter.owed } else { 0 };
+            waiter.sink.cut(waiter.owed, writes);
+        }
+        self.wake_room();
+    }
+
+    fn wake_room(&self) {
+        for waker in self.room.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Writes what is queued. `Pending` means that the server does not read fast enough; the
+    /// task will be woken when it does.
+    fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut out = self.out.borrow_mut();
+        let was_full = out.len() > OUT_BYTES_MAX;
+        let result = loop {
+            if out.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            match self.write.try_write(&out) {
+                Ok(0) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(sent) => out.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match self.write.as_ref().poll_write_ready(context) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                        Poll::Pending => break Poll::Pending,
+                    }
+                }
+                Err(error) => break Poll::Ready(Err(error)),
+            }
+        };
+        let has_room = out.len() <= OUT_BYTES_MAX;
+        drop(out);
+        if was_full && has_room {
+            self.wake_room();
+        }
+        result
+    }
+}
+
+impl<S: ReplySink> LaneTask<S> {
+    /// Writes requests and deals out replies until the connection ends; says why it did.
+    pub async fn run(mut self) -> Cut {
+        let why = poll_fn(|context| self.poll(context)).await;
+        self.flush_touched();
+        self.lane.end(why);
+        why
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
+        self.remember_task(context);
+        if let Some(why) = self.lane.cut.get() {
+            return Poll::Ready(why);
+        }
+        if let Poll::Ready(Err(_)) = self.lane.poll_flush(context) {
+            return Poll::Ready(Cut::Closed);
+        }
+        loop {
+            if self.lane.retired.get() && self.lane.owed.get() == 0 {
+                return Poll::Ready(Cut::Closed);
+            }
+            self.input.reserve(READ_BYTES);
+            match poll_read_buf(Pin::new(&mut self.read), context, &mut self.input) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Cut::Closed),
+                Poll::Ready(Ok(_)) => {
+                    let dealt = self.deal();
+                    self.flush_touched();
+                    if let Err(why) = dealt {
+                        return Poll::Ready(why);
+                    }
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn remember_task(&self, context: &Context<'_>) {
+        self.lane.task_woken.set(false);
+        let mut task = self.lane.task.borrow_mut();
+        if !task.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            *task = Some(context.waker().clone());
+        }
+    }
+
+    /// Deals out every reply, and the beginning of one, that has been read.
+    fn deal(&mut self) -> Result<(), Cut> {
+        let mut waiters = self.lane.waiters.borrow_mut();
+        let mut at = 0;
+        loop {
+            let rest = self.input.get(at..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            let push = !self.scanner.mid_reply() && rest.first() == Some(&b'>');
+            let (len, complete) = match self.scanner.scan(rest) {
+                Ok(_) if push => return Err(Cut::OutOfStep),
+                Err(_) => return Err(Cut::OutOfStep),
+                Ok(Reply::Complete { len, .. }) => (len, true),
+                Ok(Reply::Partial { len }) => (len, false),
+            };
+            let Some(waiter) = waiters.front_mut() else {
+                return Err(Cut::OutOfStep);
+            };
+            if !waiter.mute {
+                waiter.sink.deliver(rest.get(..len).unwrap_or_default());
+                if waiter.sink.mark_touched() {
+                    self.touched.push(Rc::clone(&waiter.sink));
+                }
+            }
+            at += len;
+            if !complete {
+                break;
+            }
+            waiter.sink.replied(waiter.write);
+            self.lane.owed.set(self.lane.owed.get().saturating_sub(1));
+            waiter.owed -= 1;
+            if waiter.owed == 0 {
+                waiters.pop_front();
+            }
+        }
+        self.input.advance(at);
+        Ok(())
+    }
+
+    fn flush_touched(&mut self) {
+        for sink in self.touched.drain(..) {
+            sink.flush();
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! Claims about the config file: what is accepted, and how everything that is wrong is told.
+
+use std::time::Duration;
+
+use pointsman::config::{self, Config, ConfigErrors, LogFormat, LogLevel};
+
+const MINIMAL: &str = r#"
+[admin]
+listen = "127.0.0.1:9400"
+
+[[shard]]
+name = "main"
+listen = "127.0.0.1:6380"
+nodes = ["127.0.0.1:6379"]
+"#;
+
+/// Checks the problems of a text: `(line, column, start of the message)` for each, in order.
+fn check(text: &str, expected: &[(usize, usize, &str)]) {
+    let errors = Config::parse(text, "config.toml").expect_err("the text has problems");
+    let found = errors.problems();
+    for (index, (line, column, message)) in expected.iter().enumerate() {
+        let problem = found
+            .get(index)
+            .unwrap_or_else(|| panic!("missing: {message}\n{errors}"));
+        assert!(
+            (problem.line, problem.column) == (*line, *column)
+                && problem.message.starts_with(message),
+            "expected {line}:{column} {message}\n   found {}:{} {}",
+            problem.line,
+            problem.column,
+            problem.message
+        );
+    }
+    assert_eq!(
+        found.len(),
+        expected.len(),
+        "more problems than expected:\n{errors}"
+    );
+}
+
+/// The minimal config with something more in a section that it does not have.
+fn minimal_with(more: &str) -> String {
+    format!("{more}\n{MINIMAL}")
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, "config.toml").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn a_minimal_file_is_enough_and_the_rest_has_its_default() {
+    let config = parse(MINIMAL);
+
+    assert_eq!(config.admin.listen, "127.0.0.1:9400");
+    assert_eq!(config.proxy.clients_max, 10_000);
+    assert_eq!(config.proxy.bulk_bytes_max, 512 * 1024 * 1024);
+    assert_eq!(config.proxy.hold_budget, Duration::from_secs(5));
+    assert_eq!(config.proxy.log_format, LogFormat::Text);
+    assert_eq!(config.proxy.log_level, LogLevel::Info);
+    assert_eq!(config.switchover.sync_timeout, Duration::from_millis(100));
+    assert_eq!(config.switchover.pause_timeout, Duration::from_millis(500));
+    assert!(!config.switchover.force_on_timeout);
+    let shard = config
+        .shard("main")
+        .expect("the shard is found by its name");
+    assert_eq!(shard.nodes, ["127.0.0.1:6379"]);
+    assert_eq!(shard.password, None);
+    assert!(config.proxy.worker_count() >= 1);
+}
+
+#[test]
+fn everything_that_is_written_is_used() {
+    let text = r#"
+[proxy]
+workers = 3
+lanes = 0x10
+clients_max = 1_000
+state_dir = "/var/lib/pointsman"
+log_format = "json"
+log_level = "debug"
+[admin]
+listen = "[::1]:0"
+[switchover]
+force_on_timeout = true
+max_lag = 0
+fence_address = "proxy.example"
+[[shard]]
+name = "a.1"
+listen = "localhost:0"
+nodes = ["[::1]:6379", "redis-1.example:6379"]
+username = "pointsman"
+password = "s3cret"
+[[shard]]
+name = "b"
+listen = "127.0.0.1:6381"
+nodes = ["127.0.0.1:6379"]
+"#;
+
+    let config = parse(text);
+
+    assert_eq!(config.proxy.worker_count(), 3);
+    assert_eq!((config.proxy.lanes, config.proxy.clients_max), (16, 1000));
+    assert_eq!(config.proxy.state_dir.to_str(), Some("/var/lib/pointsman"));
+    assert_eq!(
+        (config.proxy.log_format, config.proxy.log_level),
+        (LogFormat::Json, LogLevel::Debug)
+    );
+    assert!(config.switchover.force_on_timeout);
+    assert_eq!(config.switchover.max_lag, 0);
+    assert_eq!(
+        config.switchover.fence_address.as_deref(),
+        Some("proxy.example")
+    );
+    assert_eq!(config.shards.len(), 2);
+    assert_eq!(config.shards[0].username.as_deref(), Some("pointsman"));
+    assert_eq!(
+        config.shards[0]
+            .password
+            .as_ref()
+            .map(|secret| secret.expose()),
+        Some("s3cret")
+    );
+}
+
+#[test]
+fn an_empty_file_is_told_what_it_needs() {
+    check(
+        "",
+        &[
+            (
+                1,
+                1,
+                "there is no [admin] section: add it with listen = \"127.0.0.1:9400\"",
+            ),
+            (
+                1,
+                1,
+                "there is no [[shard]]: add one with name, listen and nodes",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn every_problem_of_a_file_is_told_at_once() {
+    let text = r#"[proxy]
+workers = "two"
+hold-budget-ms = 4
+clients_max = 0
+[admin]
+listen = "127.0.0.1"
+[bogus]
+[[shard]]
+name = "a b"
+[[shard]]
+name = "x"
+listen = "127.0.0.1:6380"
+nodes = ["a:1", "A:1", 3, "::1:5", "a:0", "a:x", ":1", "127.0.0.1:6380"]
+username = "me"
+"#;
+
+    check(
+        text,
+        &[
+            (2, 11, "`workers` is a text: write a number without quotes"),
+            (
+                3,
+                1,
+                "there is no key `hold-budget-ms` in [proxy]: did you mean `hold_budget_ms`?",
+            ),
+            (
+                4,
+                15,
+                "`clients_max` is 0: set it to a number from 1 to 1000000",
+            ),
+            (
+                6,
+                10,
+                "`listen` is \"127.0.0.1\": the port is missing: write host:port",
+            ),
+            (
+                7,
+                2,
+                "there is no key `bogus` at the top of the file: the keys are proxy, admin",
+            ),
+            (8, 1, "[[shard]] has no `listen`: add listen = "),
+            (8, 1, "[[shard]] has no `nodes`: add nodes = "),
+            (
+                9,
+                8,
+                "the shard name \"a b\" cannot stand in a URL: use up to 64 letters",
+            ),
+            (
+                13,
+                17,
+                "the node \"A:1\" is there twice: remove one of them",
+            ),
+            (13, 24, "`nodes[2]` is a number: write a text in quotes"),
+            (
+                13,
+                27,
+                "the node \"::1:5\" is no address: an IPv6 address needs brackets",
+            ),
+            (
+                13,
+                36,
+                "the node \"a:0\" is no address: a node needs its true port",
+            ),
+            (13, 43, "the node \"a:x\" is no address: `x` is no port"),
+            (13, 50, "the node \":1\" is no address: the host is missing"),
+            (
+                13,
+                56,
+                "the proxy itself listens at \"127.0.0.1:6380\": name the address of the",
+            ),
+            (14, 12, "`username` has no `password` beside it"),
+        ],
+    );
+}
+
+#[test]
+fn a_problem_is_shown_with_its_line() {
+    let errors = Config::parse(&minimal_with("[proxy]\n\tlanes = 99999"), "etc/p.toml");
+
+    let expected = "\
+etc/p.toml:2:10: `lanes` is 99999: set it to a number from 0 to 1024
+  2 |  lanes = 99999
+    |          ^^^^^
+1 problem in the config file";
+    assert_eq!(errors.expect_err("out of range").to_string(), expected);
+}
+
+#[test]
+fn wrong_types_are_named() {
+    check(
+        &minimal_with(
+            "[proxy]\nworkers = 1.5\nlanes = -1\nlog_level = 3\nstate_dir = \"\"\n\
+             [switchover]\nforce_on_timeout = \"yes\"\nmax_lag = 2020-01-01",
+        ),
+        &[
+            (
+                2,
+                11,
+                "`workers` is a number with a fraction: write a number without quotes",
+            ),
+            (3, 9, "`lanes` is -1: set it to a number from 0 to 1024"),
+            (4, 13, "`log_level` is a number: write a text in quotes"),
+            (
+                5,
+                13,
+                "`state_dir` is empty: write a value or remove the key",
+            ),
+            (
+                7,
+                20,
+                "`force_on_timeout` is a text: write true or false without quotes",
+            ),
+            (8, 11, "`max_lag` is a date: write a number without quotes"),
+        ],
+    );
+}
+
+#[test]
+fn words_outside_a_choice_are_told_the_choice() {
+    check(
+        &minimal_with("[proxy]\nlog_format = \"xml\"\nlog_level = \"INFO\""),
+        &[
+            (
+                2,
+                14,
+                "`log_format` is \"xml\": set it to \"text\" or \"json\"",
+            ),
+            (
+                3,
+                13,
+                "`log_level` is \"INFO\": set it to \"info\" or \"error\" or",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn sections_of_the_wrong_shape_are_told_the_right_one() {
+    check(
+        "admin = 3\nproxy = []\nshard = {}",
+        &[
+            (1, 9, "`admin` is a number: write a section [admin]"),
+            (2, 9, "`proxy` is a list: write a section [proxy]"),
+            (
+                3,
+                9,
+                "`shard` is a table: head each shard with [[shard]], in double brackets",
+            ),
+        ],
+    );
+    check(
+        "[admin]\nlisten = \"a:1\"\n[shard]\nname = \"x\"",
+        &[(
+            3,
+            1,
+            "`shard` is a table: head each shard with [[shard]], in double brackets",
+        )],
+    );
+}
+
+#[test]
+fn names_and_listen_addresses_are_there_once() {
+    let text = r#"
+[admin]
+listen = "127.0.0.1:9400"
+[[shard]]
+name = "a"
+listen = "127.0.0.1:9400"
+nodes = ["n1:1"]
+[[shard]]
+name = "a"
+listen = "0.0.0.0:9400"
+nodes = ["n2:1", "n1:1"]
+"#;
+    check(
+        text,
+        &[
+            (
+                6,
+                10,
+                "the proxy already listens at \"127.0.0.1:9400\": choose another port",
+            ),
+            (9, 8, "another shard is called \"a\": choose another name"),
+            (
+                10,
+                10,
+                "the proxy already listens at \"127.0.0.1:9400\": choose another port",
+            ),
+            (
+                11,
+                18,
+                "the node \"n1:1\" is there twice: remove one of them",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn ports_chosen_by_the_kernel_never_collide() {
+    let text = MINIMAL.replace(":9400", ":0").replace(":6380", ":0");
+    assert_eq!(parse(&text).shards[0].listen, "127.0.0.1:0");
+}
+
+#[test]
+fn each_range_holds_at_its_ends_and_not_beyond() {
+    for (key, low, high) in [
+        ("workers", 0, 256),
+        ("clients_max", 1, 1_000_000),
+        ("inline_bytes_max", 64, 16 * 1024 * 1024),
+        ("elements_max", 1, i64::from(i32::MAX)),
+        ("pipeline_max", 1, 1_000_000),
+        ("hold_budget_ms", 0, 3_600_000),
+        ("connect_timeout_ms", 1, 3_600_000),
+    ] {
+        for (value, valid) in [
+            (low, true),
+            (high, true),
+            (low - 1, false),
+            (high + 1, false),
+        ] {
+            let text = minimal_with(&format!("[proxy]\n{key} = {value}"));
+            let parsed = Config::parse(&text, "config.toml");
+            assert_eq!(parsed.is_ok(), valid, "{key} = {value}");
+        }
+    }
+}
+
+#[test]
+fn text_that_is_not_toml_is_shown_where_it_breaks() {
+    let text = "[proxy\nworkers = 3\n = 4\n";
+    check(
+        text,
+        &[
+            (1, 7, "this is not TOML: unclosed table"),
+            (3, 2, "this is not TOML: "),
+        ],
+    );
+    check(
+        "a = 1\na = 2\n",
+        &[(2, 1, "this is not TOML: duplicate key")],
+    );
+}
+
+#[test]
+fn a_password_is_never_printed() {
+    let shard = |line: &str| format!("{MINIMAL}{line}\n");
+    let config = parse(&shard("password = \"s3cret\""));
+    assert!(!format!("{config:?}").contains("s3cret"));
+    assert_eq!(
+        config.shards[0].password.as_ref().map(ToString::to_string),
+        Some("***".into())
+    );
+
+    for faulty in [
+        "password = [\"s3cret\"]",
+        "password = \"s3cret",
+        "pasword = \"s3cret\"",
+        "requirepass = \"s3cret\"",
+        "password s3cret",
+        "PASSWORD = s3cret",
+        "username = 1 # password = s3cret",
+    ] {
+        let errors = Config::parse(&shard(faulty), "config.toml").expect_err("it is faulty");
+        assert!(
+            !errors.to_string().contains("s3cret"),
+            "{faulty} is printed:\n{errors}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_how_to_name_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let missing = dir.path().join("none.toml");
+
+    let errors = Config::load(&missing).expect_err("there is no such file");
+
+    assert!(matches!(errors, ConfigErrors::Unreadable { .. }));
+    assert!(
+        errors
+            .to_string()
+            .ends_with("(name another one with --config)"),
+        "{errors}"
+    );
+    let large = dir.path().join("large.toml");
+    std::fs::write(&large, "#".repeat(1024 * 1024 + 1)).expect("it is written");
+    assert!(matches!(
+        Config::load(&large),
+        Err(ConfigErrors::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn odd_characters_do_not_disturb_the_column() {
+    let text = minimal_with("[proxy]\n\"schlüssel\" = 1\nlog_format = \"ä\u{7}\"");
+    let errors = Config::parse(&text, "config.toml").expect_err("a control character");
+    assert!(errors.to_string().contains("config.toml:3:"), "{errors}");
+
+    check(
+        &minimal_with("[proxy]\nstate_dir = \"ä\"\n\"ö\" = 1"),
+        &[(3, 1, "there is no key `ö`")],
+    );
+    check(
+        &MINIMAL.replace("\"main\"", "\"größe\""),
+        &[(6, 8, "the shard name \"größe\" cannot")],
+    );
+}
+
+// The manual.
+
+/// config.toml with every option switched on.
+fn manual_uncommented() -> String {
+    let is_option = |line: &str| {
+        let key = line.split(" = ").next().unwrap_or_default();
+        line.contains(" = ")
+            && key
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let lines = include_str!("../config.toml").lines().map(|line| {
+        line.strip_prefix("# ")
+            .filter(|option| is_option(option))
+            .unwrap_or(line)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_manual_is_a_config_that_works_as_it_is() {
+    let config = Config::load("config.toml").unwrap_or_else(|errors| panic!("{errors}"));
+
+    assert_eq!(config.admin.listen, "127.0.0.1:9400");
+    assert_eq!(config.shards.len(), 1);
+    assert_eq!(config.shards[0].name, "main");
+    assert_eq!(config.shards[0].listen, "127.0.0.1:6380");
+    assert_eq!(config.shards[0].nodes, ["127.0.0.1:6379", "127.0.0.1:6378"]);
+}
+
+#[test]
+fn the_manual_shows_every_key_with_its_true_default() {
+    let manual = manual_uncommented();
+    let mut section = "";
+    let mut shown = Vec::new();
+    for line in manual.lines() {
+        if line.starts_with('[') {
+            section = line;
+        } else if let (false, Some((key, value))) = (line.starts_with('#'), line.split_once(" = "))
+        {
+            shown.push((section, key, value));
+        }
+    }
+
+    for key in config::keys() {
+        let value = shown
+            .iter()
+            .find(|(section, name, _)| (*section, *name) == (key.section, key.name));
+        let (_, _, value) = value.unwrap_or_else(|| panic!("{} is not in the manual", key.name));
+        if let Some(default) = &key.default {
+            assert_eq!(value, default, "the default of {}", key.name);
+        }
+    }
+    assert_eq!(
+        shown.len(),
+        config::keys().len(),
+        "a key is there twice, or is none"
+    );
+}
+
+#[test]
+fn the_manual_with_everything_switched_on_says_the_same_as_its_defaults() {
+    let mut all = parse(&manual_uncommented());
+
+    assert_eq!(
+        all.switchover.fence_address.take().as_deref(),
+        Some("10.0.0.5")
+    );
+    assert_eq!(all.shards[0].username.take().as_deref(), Some("pointsman"));
+    assert!(all.shards[0].password.take().is_some());
+    assert_eq!(all, parse(include_str!("../config.toml")));
+}
