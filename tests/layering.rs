@@ -13,11 +13,29 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("upstream", &["resp"]),
     ("topology", &["resp", "config"]),
     ("client", &["resp", "upstream", "shard"]),
-    ("switchover", &["resp", "config", "topology", "shard", "telemetry"]),
+    (
+        "switchover",
+        &["resp", "config", "topology", "shard", "telemetry"],
+    ),
     ("worker", &["client", "shard", "telemetry"]),
     ("admin", &["switchover"]),
-    ("server", &["admin", "client", "config", "resp", "shard", "switchover", "telemetry", "worker"]),
-    ("cli", &["config", "resp", "server", "switchover", "telemetry"]),
+    (
+        "server",
+        &[
+            "admin",
+            "client",
+            "config",
+            "resp",
+            "shard",
+            "switchover",
+            "telemetry",
+            "worker",
+        ],
+    ),
+    (
+        "cli",
+        &["config", "resp", "server", "switchover", "telemetry"],
+    ),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -33,13 +51,18 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// The names behind `crate::` in a file, also those in braces: `use crate::{server, telemetry}`.
 fn named_modules(text: &str) -> BTreeSet<String> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     let code: String = code.collect::<Vec<_>>().join("\n");
     let mut names = BTreeSet::new();
     for rest in code.split("crate::").skip(1) {
         let group = match rest.strip_prefix('{') {
             Some(group) => group.split('}').next().unwrap_or_default(),
-            None => rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default(),
+            None => rest
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next()
+                .unwrap_or_default(),
         };
         for name in group.split(',') {
             let name = name.trim().split("::").next().unwrap_or_default();
@@ -52,7 +75,11 @@ fn named_modules(text: &str) -> BTreeSet<String> {
 fn module_of(path: &Path, src: &Path) -> String {
     let inside = path.strip_prefix(src).expect("a file of src");
     let first = inside.components().next().expect("a file name");
-    first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+    first
+        .as_os_str()
+        .to_string_lossy()
+        .trim_end_matches(".rs")
+        .to_owned()
 }
 
 #[test]
@@ -60,7 +87,11 @@ fn imports_run_one_way() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&src, &mut files);
-    assert!(files.len() > 20, "the walk found only {} files", files.len());
+    assert!(
+        files.len() > 20,
+        "the walk found only {} files",
+        files.len()
+    );
 
     let mut wrong = Vec::new();
     for path in files {
@@ -80,14 +111,20 @@ fn imports_run_one_way() {
             }
         }
     }
-    assert!(wrong.is_empty(), "imports that run the wrong way:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "imports that run the wrong way:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn a_wrong_import_would_be_seen() {
     let seen = named_modules("use crate::{server, telemetry};\nfn f() { crate::client::x() }");
-    let expected: BTreeSet<String> =
-        ["server", "telemetry", "client"].iter().map(|name| (*name).to_owned()).collect();
+    let expected: BTreeSet<String> = ["server", "telemetry", "client"]
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect();
     assert_eq!(seen, expected);
     assert!(named_modules("// use crate::client;").is_empty());
 }
