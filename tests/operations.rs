@@ -11,8 +11,8 @@ use pointsman::resp::reply::Value;
 use pointsman::switchover::control::{ShardSeat, Shards};
 use pointsman::switchover::exec::{Gates, HoldStats, Opening, Routes, Site};
 use pointsman::switchover::journal::{Begin, Journal};
-use pointsman::switchover::preflight::check_shard;
 use pointsman::switchover::plan::{Dialect, Facts, Terms};
+use pointsman::switchover::preflight::check_shard;
 use pointsman::switchover::report::{Outcome, Report, Resync};
 use pointsman::switchover::view::{AbortAnswer, Control, StartError};
 use servers::{STEP, Server, kvrocks, shard, until};
@@ -47,11 +47,18 @@ impl Gates for Gate {
 
     async fn release(&self, to: Opening) -> HoldStats {
         self.note(if to == Opening::Open { "open" } else { "shut" });
-        HoldStats { writes_held: 3, longest_hold: Duration::from_millis(1) }
+        HoldStats {
+            writes_held: 3,
+            longest_hold: Duration::from_millis(1),
+        }
     }
 
     async fn prepare(&self, _: &str, _: Duration) -> Result<(), String> {
-        if self.unprepared { Err("no lane".to_owned()) } else { Ok(()) }
+        if self.unprepared {
+            Err("no lane".to_owned())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -88,7 +95,10 @@ impl Proxy {
         gate: Gate,
         tune: impl FnOnce(&mut SwitchoverConfig),
     ) -> Proxy {
-        let nodes: Vec<String> = servers.iter().map(|one| format!("\"{}\"", one.name)).collect();
+        let nodes: Vec<String> = servers
+            .iter()
+            .map(|one| format!("\"{}\"", one.name))
+            .collect();
         let nodes = nodes.join(", ");
         let text = format!(
             "[admin]\nlisten = \"127.0.0.1:7000\"\n[[shard]]\nname = \"a\"\n\
@@ -103,14 +113,25 @@ impl Proxy {
         let route = Route::default();
         let (own_gate, own_route) = (gate.clone(), route.clone());
         let shard = &config.shards[0];
-        let site =
-            Site::new(shard, &config.proxy, &config.switchover, journal, own_gate, own_route);
+        let site = Site::new(
+            shard,
+            &config.proxy,
+            &config.switchover,
+            journal,
+            own_gate,
+            own_route,
+        );
         let seat = ShardSeat {
             site: Arc::new(site),
             listen: shard.listen.clone(),
             sessions: Arc::new(|| 0),
         };
-        Proxy { shards: Shards::start(vec![seat]), gate, route, state_dir }
+        Proxy {
+            shards: Shards::start(vec![seat]),
+            gate,
+            route,
+            state_dir,
+        }
     }
 
     async fn ready(self) -> Proxy {
@@ -146,12 +167,19 @@ async fn check_switched(servers: &[Server], proxy: &Proxy, report: &Report) {
     assert_eq!(report.outcome, Outcome::Switched, "{report:?}");
     assert_eq!(report.reasons, Vec::<String>::new());
     assert_eq!((report.writes_held, report.writes_not_carried), (3, 0));
-    assert!(report.hold_ms > 0.0 && report.hold_ms <= report.total_ms, "{report:?}");
+    assert!(
+        report.hold_ms > 0.0 && report.hold_ms <= report.total_ms,
+        "{report:?}"
+    );
     assert_eq!(master(proxy), *servers[1].name);
     assert_eq!(proxy.log(), ["open", "hold", "open"]);
     assert!(servers[1].is_master().await && !servers[0].is_master().await);
     let resyncs: Vec<Resync> = report.replicas.iter().map(|one| one.resync).collect();
-    assert_eq!(resyncs, vec![Resync::Partial; servers.len() - 1], "{report:?}");
+    assert_eq!(
+        resyncs,
+        vec![Resync::Partial; servers.len() - 1],
+        "{report:?}"
+    );
     assert!(servers[1].ask(&["SET", "after", "1"]).await.is_ok());
     for replica in [&servers[0], &servers[servers.len() - 1]].into_iter() {
         until("the write to arrive", async || {
@@ -164,7 +192,9 @@ async fn check_switched(servers: &[Server], proxy: &Proxy, report: &Report) {
 #[tokio::test]
 async fn redis_is_switched_and_everybody_follows() {
     let servers = shard("redis-server", 2, &[]).await;
-    let proxy = Proxy::start(&servers, Gate::default(), |_| {}).ready().await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
     let report = proxy.switchover(&servers[1]).await;
     eprintln!("{report:#?}");
     check_switched(&servers, &proxy, &report).await;
@@ -174,7 +204,9 @@ async fn redis_is_switched_and_everybody_follows() {
 async fn kvrocks_is_switched_and_everybody_follows() {
     let Some(binary) = kvrocks() else { return };
     let servers = shard(&binary, 2, &[]).await;
-    let proxy = Proxy::start(&servers, Gate::default(), |_| {}).ready().await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
     let report = proxy.switchover(&servers[1]).await;
     eprintln!("{report:#?}");
     check_switched(&servers, &proxy, &report).await;
@@ -183,7 +215,9 @@ async fn kvrocks_is_switched_and_everybody_follows() {
 #[tokio::test]
 async fn ten_switchovers_there_and_back_lose_no_write_of_a_client_that_bypasses_the_proxy() {
     let servers = shard("redis-server", 1, &[]).await;
-    let proxy = Proxy::start(&servers, Gate::default(), |_| {}).ready().await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
     let stop = tokio_util::sync::CancellationToken::new();
     let mut writers = tokio::task::JoinSet::new();
     for server in &servers {
@@ -200,7 +234,11 @@ async fn ten_switchovers_there_and_back_lose_no_write_of_a_client_that_bypasses_
     }
     for round in 0..10 {
         let report = proxy.switchover(&servers[(round + 1) % 2]).await;
-        assert_eq!(report.outcome, Outcome::Switched, "round {round}: {report:?}");
+        assert_eq!(
+            report.outcome,
+            Outcome::Switched,
+            "round {round}: {report:?}"
+        );
         assert_eq!(report.replicas[0].resync, Resync::Partial, "round {round}");
     }
     stop.cancel();
@@ -214,40 +252,67 @@ async fn ten_switchovers_there_and_back_lose_no_write_of_a_client_that_bypasses_
 #[tokio::test]
 async fn a_dry_run_looks_and_touches_nothing() {
     let servers = shard("redis-server", 1, &[]).await;
-    let proxy = Proxy::start(&servers, Gate::default(), |_| {}).ready().await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
     let report = proxy.order(&servers[1], true).await;
-    assert!(report.dry_run && report.outcome == Outcome::Switched, "{report:?}");
+    assert!(
+        report.dry_run && report.outcome == Outcome::Switched,
+        "{report:?}"
+    );
     let report = proxy.order(&servers[0], true).await;
-    assert!(report.dry_run && report.outcome == Outcome::Refused, "{report:?}");
-    assert_eq!((master(&proxy), proxy.log()), (servers[0].name.to_string(), vec!["open"]));
+    assert!(
+        report.dry_run && report.outcome == Outcome::Refused,
+        "{report:?}"
+    );
+    assert_eq!(
+        (master(&proxy), proxy.log()),
+        (servers[0].name.to_string(), vec!["open"])
+    );
     assert!(servers[0].is_master().await);
 }
 
 #[tokio::test]
 async fn a_refused_operation_names_its_reasons_and_holds_nothing() {
     let servers = shard("redis-server", 1, &[]).await;
-    servers[1].ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
-    let proxy = Proxy::start(&servers, Gate::default(), |_| {}).ready().await;
+    servers[1]
+        .ask(&["CONFIG", "SET", "min-replicas-to-write", "1"])
+        .await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
     let report = proxy.switchover(&servers[1]).await;
     assert_eq!(report.outcome, Outcome::Refused);
-    assert!(report.reasons[0].contains("min-replicas-to-write"), "{report:?}");
+    assert!(
+        report.reasons[0].contains("min-replicas-to-write"),
+        "{report:?}"
+    );
     assert_eq!((report.hold_ms, proxy.log()), (0.0, vec!["open"]));
 }
 
 #[tokio::test]
 async fn lanes_that_cannot_be_prepared_are_a_refusal_with_their_reason() {
     let servers = shard("redis-server", 1, &[]).await;
-    let gate = Gate { unprepared: true, ..Gate::default() };
+    let gate = Gate {
+        unprepared: true,
+        ..Gate::default()
+    };
     let proxy = Proxy::start(&servers, gate, |_| {}).ready().await;
     let report = proxy.switchover(&servers[1]).await;
     assert_eq!(report.outcome, Outcome::Refused);
-    assert!(report.reasons.iter().any(|one| one.contains("no lane")), "{report:?}");
+    assert!(
+        report.reasons.iter().any(|one| one.contains("no lane")),
+        "{report:?}"
+    );
 }
 
 #[tokio::test]
 async fn writes_that_do_not_drain_end_the_operation_where_it_began() {
     let servers = shard("redis-server", 1, &[]).await;
-    let gate = Gate { stuck: true, ..Gate::default() };
+    let gate = Gate {
+        stuck: true,
+        ..Gate::default()
+    };
     let proxy = Proxy::start(&servers, gate, |_| {}).ready().await;
     let report = proxy.switchover(&servers[1]).await;
     assert_eq!(report.outcome, Outcome::RolledBack);
@@ -259,7 +324,10 @@ async fn writes_that_do_not_drain_end_the_operation_where_it_began() {
 #[tokio::test]
 async fn a_second_order_is_told_which_operation_runs_and_an_abort_ends_that_one() {
     let servers = shard("redis-server", 1, &[]).await;
-    let gate = Gate { stuck: true, ..Gate::default() };
+    let gate = Gate {
+        stuck: true,
+        ..Gate::default()
+    };
     let patient = |config: &mut SwitchoverConfig| config.drain_timeout = STEP;
     let proxy = Proxy::start(&servers, gate, patient).ready().await;
     let to = servers[1].name.to_string();
@@ -282,11 +350,18 @@ async fn a_second_order_is_told_which_operation_runs_and_an_abort_ends_that_one(
 #[tokio::test]
 async fn a_stop_undoes_what_runs_and_starts_nothing_more() {
     let servers = shard("redis-server", 1, &[]).await;
-    let gate = Gate { stuck: true, ..Gate::default() };
+    let gate = Gate {
+        stuck: true,
+        ..Gate::default()
+    };
     let patient = |config: &mut SwitchoverConfig| config.drain_timeout = STEP;
     let proxy = Proxy::start(&servers, gate, patient).ready().await;
     let to = servers[1].name.to_string();
-    let id = proxy.shards.switchover("a".to_owned(), to.clone(), false).await.unwrap();
+    let id = proxy
+        .shards
+        .switchover("a".to_owned(), to.clone(), false)
+        .await
+        .unwrap();
     proxy.shards.stop().await;
     let report = proxy.shards.wait(id).await.unwrap();
     assert_eq!(report.outcome, Outcome::RolledBack);
@@ -297,12 +372,22 @@ async fn a_stop_undoes_what_runs_and_starts_nothing_more() {
 #[tokio::test]
 async fn a_master_that_somebody_else_changed_is_followed() {
     let servers = shard("redis-server", 1, &[]).await;
-    let proxy = Proxy::start(&servers, Gate::default(), |_| {}).ready().await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
     assert_eq!(master(&proxy), *servers[0].name);
     assert!(servers[1].ask(&["REPLICAOF", "NO", "ONE"]).await.is_ok());
     let port = servers[1].port.to_string();
-    assert!(servers[0].ask(&["REPLICAOF", "127.0.0.1", &port]).await.is_ok());
-    until("the route to follow", async || master(&proxy) == *servers[1].name).await;
+    assert!(
+        servers[0]
+            .ask(&["REPLICAOF", "127.0.0.1", &port])
+            .await
+            .is_ok()
+    );
+    until("the route to follow", async || {
+        master(&proxy) == *servers[1].name
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -312,11 +397,22 @@ async fn an_operation_that_a_crash_cut_off_behind_the_fence_is_undone_at_the_nex
     let mut journal = Journal::open(state_dir.path(), "a").unwrap();
     journal.begin(&begun(&servers)).unwrap();
     drop(journal);
-    assert!(servers[0].ask(&["REPLICAOF", "127.0.0.1", "1"]).await.is_ok());
-    let proxy = Proxy::start_in(state_dir, &servers, Gate::default(), |_| {}).ready().await;
+    assert!(
+        servers[0]
+            .ask(&["REPLICAOF", "127.0.0.1", "1"])
+            .await
+            .is_ok()
+    );
+    let proxy = Proxy::start_in(state_dir, &servers, Gate::default(), |_| {})
+        .ready()
+        .await;
     assert_eq!(master(&proxy), *servers[0].name);
     assert!(servers[0].is_master().await);
-    let report = proxy.shards.wait("20261122T000000Z-0001".to_owned()).await.unwrap();
+    let report = proxy
+        .shards
+        .wait("20261122T000000Z-0001".to_owned())
+        .await
+        .unwrap();
     assert_eq!(report.outcome, Outcome::RolledBack);
     assert_eq!(proxy.log().last(), Some(&"open"));
 }
@@ -328,17 +424,30 @@ async fn an_operation_that_a_crash_cut_off_behind_the_promotion_is_finished_at_t
     let mut journal = Journal::open(state_dir.path(), "a").unwrap();
     journal.begin(&begun(&servers)).unwrap();
     drop(journal);
-    assert!(servers[0].ask(&["REPLICAOF", "127.0.0.1", "1"]).await.is_ok());
+    assert!(
+        servers[0]
+            .ask(&["REPLICAOF", "127.0.0.1", "1"])
+            .await
+            .is_ok()
+    );
     assert!(servers[1].ask(&["REPLICAOF", "NO", "ONE"]).await.is_ok());
-    let proxy = Proxy::start_in(state_dir, &servers, Gate::default(), |_| {}).ready().await;
+    let proxy = Proxy::start_in(state_dir, &servers, Gate::default(), |_| {})
+        .ready()
+        .await;
     assert_eq!(master(&proxy), *servers[1].name);
-    let report = proxy.shards.wait("20261122T000000Z-0001".to_owned()).await.unwrap();
+    let report = proxy
+        .shards
+        .wait("20261122T000000Z-0001".to_owned())
+        .await
+        .unwrap();
     assert_eq!(report.outcome, Outcome::Switched, "{report:?}");
     servers[0].await_link(&servers[1]).await;
     servers[2].await_link(&servers[1]).await;
     let directory = proxy.state_dir.path().join("pointsman-a.journal");
     until("the end in the journal", async || {
-        std::fs::read_to_string(&directory).unwrap().contains("\"end\"")
+        std::fs::read_to_string(&directory)
+            .unwrap()
+            .contains("\"end\"")
     })
     .await;
 }
@@ -349,13 +458,21 @@ fn begun(servers: &[Server]) -> Begin {
         shard: "a".to_owned(),
         from: servers[0].name.to_string(),
         to: servers[1].name.to_string(),
-        others: servers[2..].iter().map(|one| one.name.to_string()).collect(),
+        others: servers[2..]
+            .iter()
+            .map(|one| one.name.to_string())
+            .collect(),
         engine: "redis".to_owned(),
         role_command: "REPLICAOF".to_owned(),
         sink_host: "127.0.0.1".to_owned(),
         sink_port: 1,
         replica_read_only: "yes".to_owned(),
-        facts: Facts { dialect: Dialect::Redis, knows_pause: true, lag: 0, lag_small: 1 },
+        facts: Facts {
+            dialect: Dialect::Redis,
+            knows_pause: true,
+            lag: 0,
+            lag_small: 1,
+        },
         terms: Terms::default(),
         started_at_ms: 0,
     }
@@ -364,14 +481,28 @@ fn begun(servers: &[Server]) -> Begin {
 #[tokio::test]
 async fn a_target_that_falls_silent_ends_the_operation_without_two_masters() {
     let servers = shard("redis-server", 1, &[]).await;
-    let proxy = Proxy::start(&servers, Gate { stuck: true, ..Gate::default() }, |config| {
-        config.drain_timeout = STEP;
-    })
+    let proxy = Proxy::start(
+        &servers,
+        Gate {
+            stuck: true,
+            ..Gate::default()
+        },
+        |config| {
+            config.drain_timeout = STEP;
+        },
+    )
     .ready()
     .await;
     let to = servers[1].name.to_string();
-    let id = proxy.shards.switchover("a".to_owned(), to, false).await.unwrap();
-    until("the hold", async || proxy.shards.operation(&id).unwrap().phase == "hold").await;
+    let id = proxy
+        .shards
+        .switchover("a".to_owned(), to, false)
+        .await
+        .unwrap();
+    until("the hold", async || {
+        proxy.shards.operation(&id).unwrap().phase == "hold"
+    })
+    .await;
     servers[1].signal("-STOP");
     proxy.shards.abort(&id);
     let report = proxy.shards.wait(id).await.unwrap();
@@ -383,15 +514,30 @@ async fn a_target_that_falls_silent_ends_the_operation_without_two_masters() {
 #[tokio::test]
 async fn an_old_master_that_falls_silent_is_restored_when_it_answers_again() {
     let servers = shard("redis-server", 1, &[]).await;
-    let gate = Gate { stops: Some(servers[0].pid()), ..Gate::default() };
+    let gate = Gate {
+        stops: Some(servers[0].pid()),
+        ..Gate::default()
+    };
     let short = |config: &mut SwitchoverConfig| config.pause_timeout = Duration::from_millis(300);
     let proxy = Proxy::start(&servers, gate, short).ready().await;
     let to = servers[1].name.to_string();
-    let id = proxy.shards.switchover("a".to_owned(), to, false).await.unwrap();
+    let id = proxy
+        .shards
+        .switchover("a".to_owned(), to, false)
+        .await
+        .unwrap();
     let report = proxy.shards.wait(id.clone()).await.unwrap();
     assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
-    assert_eq!(proxy.log(), ["open", "hold", "open"], "nobody waits longer than the hold may last");
-    assert_eq!(proxy.shards.status("a").unwrap().operation, Some(id), "restoring goes on");
+    assert_eq!(
+        proxy.log(),
+        ["open", "hold", "open"],
+        "nobody waits longer than the hold may last"
+    );
+    assert_eq!(
+        proxy.shards.status("a").unwrap().operation,
+        Some(id),
+        "restoring goes on"
+    );
     assert!(!servers[1].is_master().await, "never two masters");
     servers[0].signal("-CONT");
     until("the old master to be restored", async || {
@@ -405,12 +551,21 @@ async fn an_old_master_that_falls_silent_is_restored_when_it_answers_again() {
 #[tokio::test]
 async fn a_target_that_falls_silent_behind_the_fence_is_not_promoted() {
     let servers = shard("redis-server", 1, &[]).await;
-    let gate = Gate { stops: Some(servers[1].pid()), ..Gate::default() };
+    let gate = Gate {
+        stops: Some(servers[1].pid()),
+        ..Gate::default()
+    };
     let proxy = Proxy::start(&servers, gate, |_| {}).ready().await;
     let report = proxy.switchover(&servers[1]).await;
     servers[1].signal("-CONT");
     assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
-    assert!(report.reasons.iter().any(|one| one.contains("did not answer")), "{report:?}");
+    assert!(
+        report
+            .reasons
+            .iter()
+            .any(|one| one.contains("did not answer")),
+        "{report:?}"
+    );
     assert!(servers[0].is_master().await && !servers[1].is_master().await);
     assert!(servers[0].ask(&["SET", "k", "v"]).await.is_ok());
 }
@@ -418,7 +573,10 @@ async fn a_target_that_falls_silent_behind_the_fence_is_not_promoted() {
 #[tokio::test]
 async fn writes_that_cannot_be_carried_in_time_end_the_operation_with_a_rollback() {
     let servers = shard("redis-server", 1, &[]).await;
-    let gate = Gate { stops: Some(servers[1].pid()), ..Gate::default() };
+    let gate = Gate {
+        stops: Some(servers[1].pid()),
+        ..Gate::default()
+    };
     let short = |config: &mut SwitchoverConfig| config.sync_timeout = Duration::from_millis(50);
     let proxy = Proxy::start(&servers, gate, short).ready().await;
     let report = proxy.switchover(&servers[1]).await;
@@ -431,8 +589,13 @@ async fn writes_that_cannot_be_carried_in_time_end_the_operation_with_a_rollback
 #[tokio::test]
 async fn check_names_what_would_be_in_the_way() {
     let servers = shard("redis-server", 1, &[]).await;
-    servers[1].ask(&["CONFIG", "SET", "replica-read-only", "no"]).await;
-    let nodes = format!("\"{}\", \"{}\", \"127.0.0.1:1\"", servers[0].name, servers[1].name);
+    servers[1]
+        .ask(&["CONFIG", "SET", "replica-read-only", "no"])
+        .await;
+    let nodes = format!(
+        "\"{}\", \"{}\", \"127.0.0.1:1\"",
+        servers[0].name, servers[1].name
+    );
     let text = format!(
         "[admin]\nlisten = \"127.0.0.1:7000\"\n[[shard]]\nname = \"a\"\n\
          listen = \"127.0.0.1:7001\"\nnodes = [{nodes}]\n"
@@ -443,7 +606,13 @@ async fn check_names_what_would_be_in_the_way() {
     let roles: Vec<&str> = checks.iter().map(|check| check.role.as_str()).collect();
     assert_eq!(roles, ["master", "replica", "unknown"]);
     assert_eq!(checks[0].problems, Vec::<String>::new());
-    assert!(checks[1].problems[0].contains("replica-read-only"), "{checks:?}");
-    assert!(checks[2].problems[0].contains("cannot be reached"), "{checks:?}");
+    assert!(
+        checks[1].problems[0].contains("replica-read-only"),
+        "{checks:?}"
+    );
+    assert!(
+        checks[2].problems[0].contains("cannot be reached"),
+        "{checks:?}"
+    );
     assert_eq!(checks[0].engine.as_deref(), Some("redis"));
 }

@@ -168,8 +168,15 @@ impl Info {
 /// What ROLE says. Offsets are `None` when the server says -1 (a Redis replica without a link).
 #[derive(Clone, Debug, PartialEq)]
 pub enum RoleReply {
-    Master { offset: Option<u64> },
-    Replica { host: String, port: u16, state: String, offset: Option<u64> },
+    Master {
+        offset: Option<u64>,
+    },
+    Replica {
+        host: String,
+        port: u16,
+        state: String,
+        offset: Option<u64>,
+    },
     Sentinel,
 }
 
@@ -178,9 +185,9 @@ impl RoleReply {
         let items = value.items()?;
         let offset = |at: usize| items.get(at).and_then(Value::number);
         match items.first()?.text()? {
-            "master" => {
-                Some(RoleReply::Master { offset: offset(1).and_then(|n| u64::try_from(n).ok()) })
-            }
+            "master" => Some(RoleReply::Master {
+                offset: offset(1).and_then(|n| u64::try_from(n).ok()),
+            }),
             "slave" => Some(RoleReply::Replica {
                 host: items.get(1)?.text()?.to_owned(),
                 port: u16::try_from(items.get(2)?.number()?).ok()?,
@@ -197,9 +204,10 @@ impl RoleReply {
 pub fn config_map(value: &Value) -> Option<BTreeMap<String, String>> {
     let items = value.items()?;
     let pair = |pair: &[Value]| match pair {
-        [name, value] => {
-            Some((name.text()?.to_owned(), value.text().unwrap_or_default().to_owned()))
-        }
+        [name, value] => Some((
+            name.text()?.to_owned(),
+            value.text().unwrap_or_default().to_owned(),
+        )),
         _ => None,
     };
     Some(items.chunks(2).filter_map(pair).collect())
@@ -231,7 +239,14 @@ pub fn client_lines(value: &Value) -> Option<Vec<ClientLine>> {
         }
         client
     };
-    Some(value.text()?.lines().filter(|text| text.contains("addr=")).map(line).collect())
+    Some(
+        value
+            .text()?
+            .lines()
+            .filter(|text| text.contains("addr="))
+            .map(line)
+            .collect(),
+    )
 }
 
 /// Why a reply could not be read. The connection is out of step with the server: close it.

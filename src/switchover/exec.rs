@@ -27,12 +27,11 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-
+use crate::switchover::attach::{judge_resyncs, sync_counters};
 use crate::switchover::exec::ask::{Desk, Done};
 use crate::switchover::exec::follow::{Demotion, Other, await_links};
 use crate::switchover::exec::measure::{Measured, Progress};
 pub use crate::switchover::exec::site::{Gates, HoldStats, Opening, Routes, Site};
-use crate::switchover::attach::{judge_resyncs, sync_counters};
 use crate::switchover::journal::Begin;
 use crate::switchover::orders::{Orders, SinkAddress};
 use crate::switchover::plan::{
@@ -48,8 +47,14 @@ use crate::topology::node::{Connection, NodeName};
 /// What to do.
 #[derive(Clone, Debug)]
 pub enum Task {
-    Switch { from: NodeName, to: NodeName },
-    DryRun { from: NodeName, to: NodeName },
+    Switch {
+        from: NodeName,
+        to: NodeName,
+    },
+    DryRun {
+        from: NodeName,
+        to: NodeName,
+    },
     /// An operation that the journal knows the beginning of only.
     Recover(Box<Begin>),
 }
@@ -123,14 +128,18 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         progress: Arc<Progress>,
         aborts: mpsc::Receiver<()>,
     ) {
-        let terms = Terms { force_on_timeout: site.switchover.force_on_timeout };
+        let terms = Terms {
+            force_on_timeout: site.switchover.force_on_timeout,
+        };
         let (from, to, begun) = match &task {
             Task::Switch { from, to } | Task::DryRun { from, to } => {
                 (from.clone(), to.clone(), None)
             }
-            Task::Recover(begin) => {
-                (begin.from.as_str().into(), begin.to.as_str().into(), Some(begin.clone()))
-            }
+            Task::Recover(begin) => (
+                begin.from.as_str().into(),
+                begin.to.as_str().into(),
+                Some(begin.clone()),
+            ),
         };
         let (state, effects) = match &begun {
             Some(begin) => plan::recover(begin.terms, begin.facts),
@@ -155,8 +164,16 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             side: JoinSet::new(),
             hold: None,
             holds: 0,
-            gate: if begun.is_some() { Opening::Shut } else { Opening::Open },
-            master: if begun.is_some() { Master::Nobody } else { Master::Old },
+            gate: if begun.is_some() {
+                Opening::Shut
+            } else {
+                Opening::Open
+            },
+            master: if begun.is_some() {
+                Master::Nobody
+            } else {
+                Master::Old
+            },
             timers: [None; 5],
             retry_after: RETRY_FIRST,
             measured: Measured::start(),
@@ -197,7 +214,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         if before != now {
             self.retry_after = RETRY_FIRST;
             self.measured.phase(before);
-            self.progress.entered(now, self.measured.phases(), plan::can_abort(&self.state));
+            self.progress
+                .entered(now, self.measured.phases(), plan::can_abort(&self.state));
         }
     }
 
@@ -261,8 +279,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             }
             Side::Repointed(others, failed) => {
                 self.others = others;
-                let event =
-                    if failed.is_empty() { Event::Repointed } else { Event::RepointFailed };
+                let event = if failed.is_empty() {
+                    Event::Repointed
+                } else {
+                    Event::RepointFailed
+                };
                 self.words.extend(failed);
                 Some(event)
             }
@@ -284,11 +305,19 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     }
 }
 
-const TIMERS: [Timer; 5] =
-    [Timer::Drain, Timer::Sync, Timer::Hold, Timer::Demote, Timer::Retry];
+const TIMERS: [Timer; 5] = [
+    Timer::Drain,
+    Timer::Sync,
+    Timer::Hold,
+    Timer::Demote,
+    Timer::Retry,
+];
 
 fn index(timer: Timer) -> usize {
-    TIMERS.iter().position(|one| *one == timer).unwrap_or_default()
+    TIMERS
+        .iter()
+        .position(|one| *one == timer)
+        .unwrap_or_default()
 }
 
 /// The outcome of what is under way; waits for ever when nothing is.

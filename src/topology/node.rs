@@ -32,8 +32,14 @@ pub struct Credentials {
 
 impl Credentials {
     pub fn of(shard: &ShardConfig) -> Credentials {
-        let password = shard.password.as_ref().map(|secret| secret.expose().to_owned());
-        Credentials { username: shard.username.clone(), password }
+        let password = shard
+            .password
+            .as_ref()
+            .map(|secret| secret.expose().to_owned());
+        Credentials {
+            username: shard.username.clone(),
+            password,
+        }
     }
 }
 
@@ -41,13 +47,18 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let password = self.password.as_ref().map(|_| "***");
         let mut debug = out.debug_struct("Credentials");
-        debug.field("username", &self.username).field("password", &password).finish()
+        debug
+            .field("username", &self.username)
+            .field("password", &password)
+            .finish()
     }
 }
 
 /// The arguments of one command.
 pub fn words(args: &[&str]) -> Vec<Bytes> {
-    args.iter().map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect()
+    args.iter()
+        .map(|arg| Bytes::copy_from_slice(arg.as_bytes()))
+        .collect()
 }
 
 /// A control connection, authenticated and named.
@@ -72,7 +83,10 @@ impl Connection {
         name: &str,
         within: Duration,
     ) -> Result<Connection, NodeError> {
-        let unreachable = |reason: String| NodeError::Unreachable { node: node.clone(), reason };
+        let unreachable = |reason: String| NodeError::Unreachable {
+            node: node.clone(),
+            reason,
+        };
         let deadline = Instant::now() + within;
         let stream = timeout_at(deadline, TcpStream::connect(node.as_ref()))
             .await
@@ -109,7 +123,11 @@ impl Connection {
         let mut commands = Vec::new();
         let auth = credentials.password.as_deref().map(|password| {
             let user = credentials.username.as_deref();
-            ["AUTH"].into_iter().chain(user).chain([password]).collect::<Vec<_>>()
+            ["AUTH"]
+                .into_iter()
+                .chain(user)
+                .chain([password])
+                .collect::<Vec<_>>()
         });
         commands.extend(auth.as_deref().map(words));
         commands.push(words(&["CLIENT", "SETNAME", &self.name]));
@@ -123,7 +141,10 @@ impl Connection {
         }
         // Without a password the node may still ask for one; say so here, not at the first use.
         let last = values.last();
-        if let Some(text) = last.and_then(Value::error).filter(|text| text.starts_with("NOAUTH")) {
+        if let Some(text) = last
+            .and_then(Value::error)
+            .filter(|text| text.starts_with("NOAUTH"))
+        {
             let (node, text) = (self.node.clone(), text.to_owned());
             return Err(NodeError::Credentials { node, text });
         }
@@ -222,7 +243,11 @@ impl Connection {
     fn begin(&mut self, commands: &[Vec<Bytes>]) -> Result<(), NodeError> {
         if !std::mem::replace(&mut self.usable, false) || !self.decoder.is_empty() {
             let reason = "an earlier call on this connection was not answered".to_owned();
-            return Err(NodeError::Broken { node: self.node.clone(), reason, sent: false });
+            return Err(NodeError::Broken {
+                node: self.node.clone(),
+                reason,
+                sent: false,
+            });
         }
         self.out.clear();
         for command in commands {
@@ -263,10 +288,16 @@ impl Cause {
     fn on(self, node: &NodeName, sent: bool) -> NodeError {
         let node = node.clone();
         match self {
-            Cause::Closed => {
-                NodeError::Broken { node, reason: "the node closed it".to_owned(), sent }
-            }
-            Cause::Io(error) => NodeError::Broken { node, reason: error.to_string(), sent },
+            Cause::Closed => NodeError::Broken {
+                node,
+                reason: "the node closed it".to_owned(),
+                sent,
+            },
+            Cause::Io(error) => NodeError::Broken {
+                node,
+                reason: error.to_string(),
+                sent,
+            },
             Cause::Reply(source) => NodeError::Protocol { node, source },
         }
     }
@@ -295,16 +326,28 @@ pub enum NodeError {
     Credentials { node: NodeName, text: String },
     /// The connection broke. With `sent` the commands may have executed all the same.
     #[error("the connection to {node} broke: {reason}")]
-    Broken { node: NodeName, reason: String, sent: bool },
+    Broken {
+        node: NodeName,
+        reason: String,
+        sent: bool,
+    },
     /// No answer in time. With `sent` the commands may still execute, even later.
     #[error("{node} did not answer within {within_ms} ms")]
-    Deadline { node: NodeName, within_ms: u64, sent: bool },
+    Deadline {
+        node: NodeName,
+        within_ms: u64,
+        sent: bool,
+    },
     /// The answer was no RESP; what the commands did is unknown.
     #[error("the answer of {node} could not be read: {source}")]
     Protocol { node: NodeName, source: ReplyError },
     /// The node answered with an error: the command was not executed.
     #[error("{node} refused {command}: {text}")]
-    Refused { node: NodeName, command: String, text: String },
+    Refused {
+        node: NodeName,
+        command: String,
+        text: String,
+    },
 }
 
 impl NodeError {

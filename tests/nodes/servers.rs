@@ -53,12 +53,19 @@ impl Server {
     }
 
     fn spawn(binary: &str, options: &[&str]) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new(binary);
         if binary.ends_with("kvrocks") {
             let mut config = format!("port {port}\nbind 127.0.0.1\nworkers 2\n");
-            config += &format!("dir {}\nrocksdb.write_buffer_size 16\n", directory.path().display());
+            config += &format!(
+                "dir {}\nrocksdb.write_buffer_size 16\n",
+                directory.path().display()
+            );
             for pair in options.chunks(2) {
                 config += &format!("{} {}\n", pair[0].trim_start_matches("--"), pair[1]);
             }
@@ -68,21 +75,33 @@ impl Server {
         } else {
             let path = directory.path().join("redis.conf");
             std::fs::write(&path, "save \"\"\nrepl-diskless-sync-delay 0\n").unwrap();
-            command.arg(path).args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+            command
+                .arg(path)
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
             command.arg("--dir").arg(directory.path()).args(options);
         }
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let name = format!("127.0.0.1:{port}").into();
-        Server { name, port, child, _directory: directory }
+        Server {
+            name,
+            port,
+            child,
+            _directory: directory,
+        }
     }
 
     async fn answers(&self) -> bool {
         let deadline = Instant::now() + LONG;
         while Instant::now() < deadline {
-            let open =
-                Connection::open(&self.name, &Credentials::default(), "test", STEP).await;
-            if !matches!(open, Err(pointsman::topology::node::NodeError::Unreachable { .. })) {
+            let open = Connection::open(&self.name, &Credentials::default(), "test", STEP).await;
+            if !matches!(
+                open,
+                Err(pointsman::topology::node::NodeError::Unreachable { .. })
+            ) {
                 return true;
             }
             sleep(Duration::from_millis(10)).await;
@@ -104,7 +123,9 @@ impl Server {
     }
 
     pub async fn connect_as(&self, name: &str) -> Connection {
-        Connection::open(&self.name, &Credentials::default(), name, STEP).await.unwrap()
+        Connection::open(&self.name, &Credentials::default(), name, STEP)
+            .await
+            .unwrap()
     }
 
     pub async fn ask(&self, args: &[&str]) -> Value {
@@ -112,7 +133,9 @@ impl Server {
     }
 
     pub async fn facts(&self) -> NodeFacts {
-        NodeFacts::read(&mut self.connect().await, STEP).await.unwrap()
+        NodeFacts::read(&mut self.connect().await, STEP)
+            .await
+            .unwrap()
     }
 
     pub async fn is_master(&self) -> bool {
@@ -164,5 +187,11 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 /// Stops (`-STOP`) or continues (`-CONT`) one process.
 pub fn signal(pid: u32, name: &str) {
     let pid = pid.to_string();
-    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args([name, &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::switchover::journal::Journal;
 use crate::telemetry::SwitchoverMetrics;
+use crate::topology::engine::Engine;
 use crate::topology::node::{Credentials, NodeName};
 
 /// Whether writes go on after a release.
@@ -44,6 +45,8 @@ pub trait Gates: Send + Sync + 'static {
 /// The writing half of a shard's route.
 pub trait Routes: Send + Sync + 'static {
     fn publish(&self, master: Option<&str>, replicas: &[String]) -> u64;
+    /// The nodes' engine is known: routes published from now on ask for the lanes that suit it.
+    fn suit(&self, engine: Engine);
     /// The epoch and master published last.
     fn current(&self) -> (u64, Option<String>);
 }
@@ -72,7 +75,11 @@ impl<G, R> Site<G, R> {
     ) -> Site<G, R> {
         Site {
             shard: shard.name.clone(),
-            nodes: shard.nodes.iter().map(|node| node.as_str().into()).collect(),
+            nodes: shard
+                .nodes
+                .iter()
+                .map(|node| node.as_str().into())
+                .collect(),
             credentials: Credentials::of(shard),
             gates,
             routes,
@@ -85,7 +92,10 @@ impl<G, R> Site<G, R> {
 
     /// Every node but `master`.
     pub fn replicas_of(&self, master: Option<&str>) -> Vec<String> {
-        let others = self.nodes.iter().filter(|node| Some(node.as_ref()) != master);
+        let others = self
+            .nodes
+            .iter()
+            .filter(|node| Some(node.as_ref()) != master);
         others.map(|node| node.to_string()).collect()
     }
 }

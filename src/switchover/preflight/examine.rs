@@ -52,7 +52,10 @@ pub struct Examined {
 impl Examined {
     /// The first of `names` that the node has.
     pub fn setting(&self, names: &[&str]) -> Option<&str> {
-        names.iter().find_map(|name| self.config.get(*name)).map(String::as_str)
+        names
+            .iter()
+            .find_map(|name| self.config.get(*name))
+            .map(String::as_str)
     }
 
     pub fn read_only(&self) -> Option<&str> {
@@ -90,11 +93,18 @@ async fn look(
     let clients = rest.first().and_then(client_lines);
     let listed = |client: &crate::resp::reply::ClientLine| Some(client.id) == own_id(connection);
     let traceable = connection.is_traceable()
-        && clients.as_ref().is_some_and(|clients| clients.iter().any(listed));
+        && clients
+            .as_ref()
+            .is_some_and(|clients| clients.iter().any(listed));
     let clients = clients.unwrap_or_default();
-    let subscribers = rest.get(1).and_then(Value::items).and_then(|items| items.get(1)?.number());
+    let subscribers = rest
+        .get(1)
+        .and_then(Value::items)
+        .and_then(|items| items.get(1)?.number());
     let sentinel = subscribers.is_some_and(|count| count > 0)
-        || clients.iter().any(|client| client.name.starts_with("sentinel-"));
+        || clients
+            .iter()
+            .any(|client| client.name.starts_with("sentinel-"));
     let denied = denied(connection, credentials, orders, within).await?;
     Ok(Examined {
         identity: Identity::of(connection),
@@ -136,8 +146,10 @@ async fn denied(
         &["MULTI"],
         &["EXEC"],
     ];
-    let tries: Vec<Vec<&str>> =
-        needed.iter().map(|order| [&["ACL", "DRYRUN", user], *order].concat()).collect();
+    let tries: Vec<Vec<&str>> = needed
+        .iter()
+        .map(|order| [&["ACL", "DRYRUN", user], *order].concat())
+        .collect();
     let tries: Vec<&[&str]> = tries.iter().map(Vec::as_slice).collect();
     let values = connection.call_words(&tries, within).await?;
     Ok(values
