@@ -6,6 +6,7 @@ mod servers;
 use std::time::Duration;
 
 use pointsman::resp::reply::Value;
+use pointsman::switchover::attach::same_tail;
 use pointsman::switchover::orders::{
     Change, Orders, Reading, SinkAddress, own_offset, read_target,
 };
@@ -433,4 +434,21 @@ async fn kvrocks_settles_an_order_without_an_answer() {
         1
     );
     drop(lost);
+}
+
+#[tokio::test]
+async fn two_kvrocks_logs_of_one_length_and_other_content_are_told_apart() {
+    let Some(binary) = kvrocks() else { return };
+    let one = Server::start(&binary, &[]).await;
+    let other = Server::start(&binary, &[]).await;
+    for (value, same) in [("1", true), ("2", false)] {
+        assert!(one.ask(&["SET", "k", "1"]).await.is_ok());
+        assert!(other.ask(&["SET", "k", value]).await.is_ok());
+        let (mut here, mut there) = (one.connect().await, other.connect().await);
+        let offset = own_offset(&mut here, STEP).await.unwrap();
+        let judged = same_tail(&mut here, &mut there, offset, STEP)
+            .await
+            .unwrap();
+        assert_eq!(judged, same);
+    }
 }

@@ -15,6 +15,7 @@ use pointsman::switchover::plan::{Dialect, Facts, Terms};
 use pointsman::switchover::preflight::check_shard;
 use pointsman::switchover::report::{Outcome, Report, Resync};
 use pointsman::switchover::view::{AbortAnswer, Control, StartError};
+use pointsman::topology::engine::Engine;
 use servers::{STEP, Server, kvrocks, shard, until};
 
 /// A gate that drains at once, or never.
@@ -66,6 +67,8 @@ impl Gates for Gate {
 struct Route(Arc<Mutex<(u64, Option<String>)>>);
 
 impl Routes for Route {
+    fn suit(&self, _: Engine) {}
+
     fn publish(&self, master: Option<&str>, _: &[String]) -> u64 {
         let mut route = self.0.lock().unwrap();
         *route = (route.0 + 1, master.map(str::to_owned));

@@ -187,7 +187,8 @@ pub async fn same_tail(
     if offset == 0 {
         return Ok(true);
     }
-    let from = offset.saturating_sub(TAIL - 1).max(1).to_string();
+    // It answers with what comes behind the sequence it is given.
+    let from = offset.saturating_sub(TAIL).to_string();
     let asked = ["POLLUPDATES", from.as_str(), "MAX", "16"];
     let (here, there) = (
         one.call(&asked, within).await?,

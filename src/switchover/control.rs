@@ -1,8 +1,8 @@
 //! One actor per shard: one operation at a time, and between operations an eye on the nodes.
 //!
 //! Owns who may start what. Everything that changes a route or a gate is done by the shard's own
-//! task, one thing after the other: recovery, an operation, or following a change that somebody else
-//! made. Everybody else sends an order or reads a snapshot.
+//! task, one thing after the other: recovery, an operation, or following a change that somebody
+//! else made. Everybody else sends an order or reads a snapshot.
 //!
 //! **Invariant:** no write is admitted before an interrupted operation is resolved or exactly one
 //! node says that it is master; and while an operation runs nobody else moves the route.
@@ -149,7 +149,8 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         shards
     }
 
-    /// Starts no more operations and undoes or finishes the running ones; returns when none is left.
+    /// Starts no more operations, undoes or finishes the running ones, and returns when none is
+    /// left.
     pub async fn stop(&self) {
         for shard in &self.shared.shards {
             let running = shard.desk.running.borrow().clone();

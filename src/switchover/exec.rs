@@ -4,14 +4,15 @@
 //! comes next is the plan's business alone.
 //!
 //! **Invariant:** per node at most one effect is under way, and its connection is with that effect
-//! meanwhile; what is *at once* in the plan has happened before the next effect is looked at. Between
-//! hold and release nothing is dialled, logged or written to disk.
+//! meanwhile; what is *at once* in the plan has happened before the next effect is looked at.
+//! Between hold and release nothing is dialled, logged or written to disk.
 //!
 //! Trade-off: effects on the two nodes are futures polled by this one task, not tasks of their own.
 //! A wake-up of another thread would cost more than the fence itself (tens of microseconds against
 //! 250).
 
 pub mod ask;
+mod ending;
 pub mod follow;
 mod hands;
 pub mod measure;

@@ -1,7 +1,7 @@
 //! What must survive a crash of the proxy: which operation was under way, and how it ended.
 //!
 //! Owns one append-only file per shard, one JSON record per line: `begin` before any write is held,
-//! `end` when it is over. Nothing is written in between, because the nodes' own roles tell the rest.
+//! `end` when it is over. Nothing is written in between: the nodes' own roles tell the rest.
 //!
 //! **Invariant:** a record counts when its line is complete. A line without its end was never
 //! answered as durable, so nothing was done on the strength of it, and it is ignored. An incomplete
@@ -214,7 +214,7 @@ pub enum JournalError {
     #[error("the journal {} cannot be written: {source}; check state_dir", path.display())]
     Unusable { path: PathBuf, source: io::Error },
     /// Two proxies with one journal would each take the other's operation for an interrupted one.
-    #[error("the journal {} is in use by another proxy; give each its own state_dir", path.display())]
+    #[error("another proxy uses the journal {}; give each its own state_dir", path.display())]
     InUse { path: PathBuf },
     /// Somebody wrote into it, or the disk lost something.
     #[error(

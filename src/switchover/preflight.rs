@@ -1,8 +1,8 @@
 //! Step 0: is everything there that a switchover needs?
 //!
 //! Owns the look at the nodes before an operation and behind the `check` command. What it dials it
-//! hands over: the operation goes on with these connections, so that nothing is dialled while writes
-//! are held.
+//! hands over: the operation goes on with these connections, so that nothing is dialled while
+//! writes are held.
 //!
 //! **Invariant:** nothing is changed on any node, and every requirement that fails is named, not
 //! only the first.

@@ -1,7 +1,7 @@
 //! What must hold before anything is touched, as pure judgements over what was seen.
 //!
-//! **Invariant:** every failing requirement is named, each with what to do about it; one that is not
-//! known counts as failing only where going on without it could lose a write.
+//! **Invariant:** every failing requirement is named, each with what to do about it; one that is
+//! not known counts as failing only where going on without it could lose a write.
 
 use crate::switchover::preflight::examine::Examined;
 use crate::topology::engine::Engine;
