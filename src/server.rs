@@ -59,7 +59,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(admin = %built.admin_address, "pointsman serves");
 
     signals.stop_ordered().await;
-    tracing::info!("stopping: operations and clients are let finish; a second signal does not wait");
+    tracing::info!(
+        "stopping: operations and clients are let finish; a second signal does not wait"
+    );
     shards.stop().await;
     stop.cancel();
     join_all(built.workers).await;
@@ -87,7 +89,9 @@ impl Built {
         let admin = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen} (admin.listen)"))?;
-        let admin_address = admin.local_addr().map_or_else(|_| listen.clone(), |at| at.to_string());
+        let admin_address = admin
+            .local_addr()
+            .map_or_else(|_| listen.clone(), |at| at.to_string());
 
         let worker_count = config.proxy.worker_count();
         let mut per_worker: Vec<Vec<ShardSeat>> = (0..worker_count).map(|_| Vec::new()).collect();
@@ -99,12 +103,23 @@ impl Built {
             for (seats, orders) in per_worker.iter_mut().zip(orders) {
                 let sessions = Arc::clone(&sessions);
                 let (name, route) = (shard.name.clone(), reader.clone());
-                seats.push(ShardSeat { name, orders, route, sessions });
+                seats.push(ShardSeat {
+                    name,
+                    orders,
+                    route,
+                    sessions,
+                });
             }
             let journal = Journal::open(&config.proxy.state_dir, &shard.name)
                 .with_context(|| format!("cannot use the journal of shard {}", shard.name))?;
-            let site =
-                Site::new(shard, &config.proxy, &config.switchover, journal, gates, routes);
+            let site = Site::new(
+                shard,
+                &config.proxy,
+                &config.switchover,
+                journal,
+                gates,
+                routes,
+            );
             seats.push(ControlSeat {
                 site: Arc::new(site),
                 listen: shard.listen.clone(),
@@ -123,7 +138,13 @@ impl Built {
             workers.push(worker);
         }
         let listeners = listeners(config, &workers).await?;
-        Ok(Self { workers, listeners, seats, admin, admin_address })
+        Ok(Self {
+            workers,
+            listeners,
+            seats,
+            admin,
+            admin_address,
+        })
     }
 }
 
@@ -133,13 +154,19 @@ async fn listeners(config: &Config, workers: &[Worker]) -> anyhow::Result<Vec<Li
     for (index, shard) in config.shards.iter().enumerate() {
         let doors: Vec<Door> = workers.iter().map(|worker| worker.door.clone()).collect();
         let clients_max = config.proxy.clients_max;
-        let listener =
-            Listener::bind(&shard.listen, index, doors, clients_max, Arc::clone(&next_id))
-                .await
-                .with_context(|| {
-                    format!("cannot listen on {} (shard {})", shard.listen, shard.name)
-                })?;
-        let address = listener.local_addr().map(|at| at.to_string()).unwrap_or_default();
+        let listener = Listener::bind(
+            &shard.listen,
+            index,
+            doors,
+            clients_max,
+            Arc::clone(&next_id),
+        )
+        .await
+        .with_context(|| format!("cannot listen on {} (shard {})", shard.listen, shard.name))?;
+        let address = listener
+            .local_addr()
+            .map(|at| at.to_string())
+            .unwrap_or_default();
         tracing::info!(shard = shard.name, address, nodes = ?shard.nodes, "clients are welcome");
         listeners.push(listener);
     }

@@ -48,7 +48,9 @@ pub struct Shards<G, R> {
 
 impl<G, R> Clone for Shards<G, R> {
     fn clone(&self) -> Self {
-        Shards { shared: self.shared.clone() }
+        Shards {
+            shared: self.shared.clone(),
+        }
     }
 }
 
@@ -100,9 +102,15 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         for seat in seats {
             let watch = Watch::new(&seat.site.nodes);
             let credentials = seat.site.credentials.clone();
-            let polling = watch.clone().run(credentials, seat.site.connect_timeout, stopping.clone());
+            let polling =
+                watch
+                    .clone()
+                    .run(credentials, seat.site.connect_timeout, stopping.clone());
             tokio::spawn(polling);
-            let desk = Arc::new(Desk { running: watch::Sender::new(None), gate: Mutex::new("shut") });
+            let desk = Arc::new(Desk {
+                running: watch::Sender::new(None),
+                gate: Mutex::new("shut"),
+            });
             let (orders, taken) = mpsc::channel(1);
             let interrupted = Actor::interrupted(&seat.site);
             if let Some(order) = &interrupted {
@@ -117,10 +125,21 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 replicas_seen: Vec::new(),
             };
             actors.push((actor, interrupted));
-            shards.push(Shard { seat, watch, desk, orders });
+            shards.push(Shard {
+                seat,
+                watch,
+                desk,
+                orders,
+            });
         }
         let history = Mutex::new(VecDeque::new());
-        let shards = Shards { shared: Arc::new(Shared { shards, history, stopping }) };
+        let shards = Shards {
+            shared: Arc::new(Shared {
+                shards,
+                history,
+                stopping,
+            }),
+        };
         for (actor, interrupted) in actors {
             if let Some(order) = &interrupted {
                 shards.remember(order.operation.clone());
@@ -142,16 +161,27 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         self.shared.stopping.cancel();
         for shard in &self.shared.shards {
             // The sender lives in the desk, which lives as long as `self`.
-            let _ = shard.desk.running.subscribe().wait_for(Option::is_none).await;
+            let _ = shard
+                .desk
+                .running
+                .subscribe()
+                .wait_for(Option::is_none)
+                .await;
         }
     }
 
     fn shard(&self, name: &str) -> Option<&Shard<G, R>> {
-        self.shared.shards.iter().find(|shard| shard.seat.site.shard == name)
+        self.shared
+            .shards
+            .iter()
+            .find(|shard| shard.seat.site.shard == name)
     }
 
     fn history(&self) -> MutexGuard<'_, VecDeque<Arc<Operation>>> {
-        self.shared.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(&self, operation: Arc<Operation>) {
@@ -163,7 +193,11 @@ impl<G: Gates, R: Routes> Shards<G, R> {
     }
 
     fn find(&self, id: &str) -> Option<Arc<Operation>> {
-        self.history().iter().rev().find(|operation| operation.id == id).cloned()
+        self.history()
+            .iter()
+            .rev()
+            .find(|operation| operation.id == id)
+            .cloned()
     }
 
     fn begin(&self, shard: &str, to: &str, dry_run: bool) -> Result<String, StartError> {
@@ -171,29 +205,51 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         if self.shared.stopping.is_cancelled() {
             return Err(StartError::ShuttingDown);
         }
-        let from: NodeName = shard.seat.site.routes.current().1.unwrap_or_default().into();
+        let from: NodeName = shard
+            .seat
+            .site
+            .routes
+            .current()
+            .1
+            .unwrap_or_default()
+            .into();
         let to: NodeName = to.into();
         let id = operation_id();
         let progress = Arc::new(Progress::new(&id, &shard.seat.site.shard, &from, &to));
         let (aborts, aborted) = mpsc::channel(1);
-        let operation = Arc::new(Operation { id: id.clone(), progress, aborts });
-        let mut busy = None;
-        shard.desk.running.send_if_modified(|running| match running {
-            Some(other) => {
-                busy = Some(other.id.clone());
-                false
-            }
-            None => {
-                *running = Some(operation.clone());
-                true
-            }
+        let operation = Arc::new(Operation {
+            id: id.clone(),
+            progress,
+            aborts,
         });
+        let mut busy = None;
+        shard
+            .desk
+            .running
+            .send_if_modified(|running| match running {
+                Some(other) => {
+                    busy = Some(other.id.clone());
+                    false
+                }
+                None => {
+                    *running = Some(operation.clone());
+                    true
+                }
+            });
         if let Some(id) = busy {
             return Err(StartError::Busy { id });
         }
-        let task = if dry_run { Task::DryRun { from, to } } else { Task::Switch { from, to } };
+        let task = if dry_run {
+            Task::DryRun { from, to }
+        } else {
+            Task::Switch { from, to }
+        };
         self.remember(operation.clone());
-        let order = Order { operation, task, aborted };
+        let order = Order {
+            operation,
+            task,
+            aborted,
+        };
         if shard.orders.try_send(order).is_err() {
             shard.desk.running.send_replace(None);
             return Err(StartError::ShuttingDown);
@@ -204,7 +260,11 @@ impl<G: Gates, R: Routes> Shards<G, R> {
 
 impl<G: Gates, R: Routes> Control for Shards<G, R> {
     fn names(&self) -> Vec<String> {
-        self.shared.shards.iter().map(|shard| shard.seat.site.shard.clone()).collect()
+        self.shared
+            .shards
+            .iter()
+            .map(|shard| shard.seat.site.shard.clone())
+            .collect()
     }
 
     fn status(&self, shard: &str) -> Option<ShardStatus> {
@@ -229,7 +289,9 @@ impl<G: Gates, R: Routes> Control for Shards<G, R> {
     }
 
     fn abort(&self, id: &str) -> AbortAnswer {
-        let Some(operation) = self.find(id) else { return AbortAnswer::Unknown };
+        let Some(operation) = self.find(id) else {
+            return AbortAnswer::Unknown;
+        };
         if operation.progress.is_reported() {
             return AbortAnswer::Ended;
         }
@@ -247,10 +309,15 @@ impl<G: Gates, R: Routes> Shard<G, R> {
         let (epoch, master) = self.seat.site.routes.current();
         let snapshot = self.watch.snapshot();
         let known = snapshot.nodes.iter().find_map(|node| node.facts.as_ref());
-        let running = self.desk.running.borrow().as_ref().map(|operation| {
-            (operation.id.clone(), operation.progress.view().phase)
-        });
-        let held = ["hold", "pause", "catch_up", "fence", "prove", "promote", "undo"];
+        let running = self
+            .desk
+            .running
+            .borrow()
+            .as_ref()
+            .map(|operation| (operation.id.clone(), operation.progress.view().phase));
+        let held = [
+            "hold", "pause", "catch_up", "fence", "prove", "promote", "undo",
+        ];
         let gate = match &running {
             Some((_, phase)) if held.contains(&phase.as_str()) => "holding",
             _ if master.is_none() => "shut",
@@ -274,7 +341,9 @@ impl<G: Gates, R: Routes> Shard<G, R> {
 fn statuses(snapshot: &Snapshot, master: Option<&str>) -> Vec<NodeStatus> {
     let now = Instant::now();
     let offset = |node: &Observed| node.facts.as_ref().and_then(|facts| facts.offset);
-    let head = master.and_then(|master| snapshot.node(master)).and_then(offset);
+    let head = master
+        .and_then(|master| snapshot.node(master))
+        .and_then(offset);
     let status = |node: &Observed| {
         let role = match (&node.error, node.facts.as_ref().map(|facts| &facts.role)) {
             (Some(_), _) | (_, None) => NodeRole::Unknown,
@@ -282,7 +351,9 @@ fn statuses(snapshot: &Snapshot, master: Option<&str>) -> Vec<NodeStatus> {
             (None, Some(Role::Replica { .. })) => NodeRole::Replica,
         };
         let lag = |own: u64| Some(i64::try_from(head?).ok()? - i64::try_from(own).ok()?);
-        let seen = node.seen_at.map(|at| now.saturating_duration_since(at).as_millis());
+        let seen = node
+            .seen_at
+            .map(|at| now.saturating_duration_since(at).as_millis());
         let link = node.facts.as_ref().and_then(|facts| link_word(&facts.role));
         NodeStatus {
             node: node.name().to_string(),

@@ -15,23 +15,24 @@ pub mod ask;
 pub mod follow;
 mod hands;
 pub mod measure;
+mod perform;
+pub mod site;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-
-use crate::config::{ProxyConfig, SwitchoverConfig};
+use crate::switchover::attach::{judge_resyncs, sync_counters};
 use crate::switchover::exec::ask::{Desk, Done};
 use crate::switchover::exec::follow::{Demotion, Other, await_links};
 use crate::switchover::exec::measure::{Measured, Progress};
-use crate::switchover::attach::{judge_resyncs, sync_counters};
-use crate::switchover::journal::{Begin, Journal};
+pub use crate::switchover::exec::site::{Gates, HoldStats, Opening, Routes, Site};
+use crate::switchover::journal::Begin;
 use crate::switchover::orders::{Orders, SinkAddress};
 use crate::switchover::plan::{
     self, Alarm, Effect, Event, Facts, Master, Node, OldNow, Record, State, Terms, Timer, Verdict,
@@ -41,90 +42,19 @@ use crate::switchover::report::{Outcome, ReplicaResync, Resync};
 use crate::switchover::sink::Sink;
 use crate::topology::engine::{Abilities, Engine};
 use crate::topology::identity::Identity;
-use crate::topology::node::{Connection, Credentials, NodeName};
-
-/// Whether writes go on after a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
-    /// There is a master: the held writes go to it.
-    Open,
-    /// There is none: writes wait for one as long as their own budget lasts.
-    Shut,
-}
-
-/// What a hold did to clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HoldStats {
-    pub writes_held: u64,
-    pub longest_hold: Duration,
-}
-
-/// The writing half of a shard's gate.
-pub trait Gates: Send + Sync + 'static {
-    /// Holds writes everywhere; returns when all admitted ones have ended. The future may be
-    /// dropped; a release follows in any case.
-    fn hold(&self, deadline: Duration) -> impl Future<Output = Result<(), String>> + Send;
-    fn release(&self, to: Opening) -> impl Future<Output = HoldStats> + Send;
-    /// Opens the lanes to `node` that live sessions will need.
-    fn prepare(
-        &self,
-        node: &str,
-        deadline: Duration,
-    ) -> impl Future<Output = Result<(), String>> + Send;
-}
-
-/// The writing half of a shard's route.
-pub trait Routes: Send + Sync + 'static {
-    fn publish(&self, master: Option<&str>, replicas: &[String]) -> u64;
-    /// The epoch and master published last.
-    fn current(&self) -> (u64, Option<String>);
-}
-
-/// Where an operation works: one shard.
-pub struct Site<G, R> {
-    pub shard: String,
-    pub nodes: Vec<NodeName>,
-    pub credentials: Credentials,
-    pub gates: G,
-    pub routes: R,
-    pub journal: Mutex<Journal>,
-    pub switchover: SwitchoverConfig,
-    pub connect_timeout: Duration,
-}
-
-impl<G, R> Site<G, R> {
-    pub fn new(
-        shard: &crate::config::ShardConfig,
-        proxy: &ProxyConfig,
-        switchover: &SwitchoverConfig,
-        journal: Journal,
-        gates: G,
-        routes: R,
-    ) -> Site<G, R> {
-        Site {
-            shard: shard.name.clone(),
-            nodes: shard.nodes.iter().map(|node| node.as_str().into()).collect(),
-            credentials: Credentials::of(shard),
-            gates,
-            routes,
-            journal: Mutex::new(journal),
-            switchover: switchover.clone(),
-            connect_timeout: proxy.connect_timeout,
-        }
-    }
-
-    /// Every node but `master`.
-    pub fn replicas_of(&self, master: Option<&str>) -> Vec<String> {
-        let others = self.nodes.iter().filter(|node| Some(node.as_ref()) != master);
-        others.map(|node| node.to_string()).collect()
-    }
-}
+use crate::topology::node::{Connection, NodeName};
 
 /// What to do.
 #[derive(Clone, Debug)]
 pub enum Task {
-    Switch { from: NodeName, to: NodeName },
-    DryRun { from: NodeName, to: NodeName },
+    Switch {
+        from: NodeName,
+        to: NodeName,
+    },
+    DryRun {
+        from: NodeName,
+        to: NodeName,
+    },
     /// An operation that the journal knows the beginning of only.
     Recover(Box<Begin>),
 }
@@ -198,14 +128,18 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         progress: Arc<Progress>,
         aborts: mpsc::Receiver<()>,
     ) {
-        let terms = Terms { force_on_timeout: site.switchover.force_on_timeout };
+        let terms = Terms {
+            force_on_timeout: site.switchover.force_on_timeout,
+        };
         let (from, to, begun) = match &task {
             Task::Switch { from, to } | Task::DryRun { from, to } => {
                 (from.clone(), to.clone(), None)
             }
-            Task::Recover(begin) => {
-                (begin.from.as_str().into(), begin.to.as_str().into(), Some(begin.clone()))
-            }
+            Task::Recover(begin) => (
+                begin.from.as_str().into(),
+                begin.to.as_str().into(),
+                Some(begin.clone()),
+            ),
         };
         let (state, effects) = match &begun {
             Some(begin) => plan::recover(begin.terms, begin.facts),
@@ -230,8 +164,16 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             side: JoinSet::new(),
             hold: None,
             holds: 0,
-            gate: if begun.is_some() { Opening::Shut } else { Opening::Open },
-            master: if begun.is_some() { Master::Nobody } else { Master::Old },
+            gate: if begun.is_some() {
+                Opening::Shut
+            } else {
+                Opening::Open
+            },
+            master: if begun.is_some() {
+                Master::Nobody
+            } else {
+                Master::Old
+            },
             timers: [None; 5],
             retry_after: RETRY_FIRST,
             measured: Measured::start(),
@@ -272,7 +214,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         if before != now {
             self.retry_after = RETRY_FIRST;
             self.measured.phase(before);
-            self.progress.entered(now, self.measured.phases(), plan::can_abort(&self.state));
+            self.progress
+                .entered(now, self.measured.phases(), plan::can_abort(&self.state));
         }
     }
 
@@ -336,8 +279,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             }
             Side::Repointed(others, failed) => {
                 self.others = others;
-                let event =
-                    if failed.is_empty() { Event::Repointed } else { Event::RepointFailed };
+                let event = if failed.is_empty() {
+                    Event::Repointed
+                } else {
+                    Event::RepointFailed
+                };
                 self.words.extend(failed);
                 Some(event)
             }
@@ -359,11 +305,19 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     }
 }
 
-const TIMERS: [Timer; 5] =
-    [Timer::Drain, Timer::Sync, Timer::Hold, Timer::Demote, Timer::Retry];
+const TIMERS: [Timer; 5] = [
+    Timer::Drain,
+    Timer::Sync,
+    Timer::Hold,
+    Timer::Demote,
+    Timer::Retry,
+];
 
 fn index(timer: Timer) -> usize {
-    TIMERS.iter().position(|one| *one == timer).unwrap_or_default()
+    TIMERS
+        .iter()
+        .position(|one| *one == timer)
+        .unwrap_or_default()
 }
 
 /// The outcome of what is under way; waits for ever when nothing is.
@@ -377,5 +331,3 @@ async fn due<T>(under_way: &mut Pending<T>) -> T {
         None => std::future::pending().await,
     }
 }
-
-mod perform;

@@ -88,11 +88,16 @@ mod tests {
     async fn the_peer_is_let_in_and_never_answered() {
         let sink = Sink::open(LOCAL, 0, Some(LOCAL)).await.unwrap();
         let mut stream = TcpStream::connect(sink.address()).await.unwrap();
-        stream.write_all(&b"*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n".repeat(1000)).await.unwrap();
+        stream
+            .write_all(&b"*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n".repeat(1000))
+            .await
+            .unwrap();
         let answer = timeout(Duration::from_millis(50), stream.read_u8()).await;
         assert!(answer.is_err(), "the sink answered or closed: {answer:?}");
         drop(sink);
-        let ended = timeout(LONG, stream.read_u8()).await.expect("closed with the sink");
+        let ended = timeout(LONG, stream.read_u8())
+            .await
+            .expect("closed with the sink");
         assert!(ended.is_err());
     }
 
@@ -101,7 +106,9 @@ mod tests {
         let peer = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
         let sink = Sink::open(LOCAL, 0, Some(peer)).await.unwrap();
         let mut stream = TcpStream::connect(sink.address()).await.unwrap();
-        let ended = timeout(LONG, stream.read_u8()).await.expect("closed at once");
+        let ended = timeout(LONG, stream.read_u8())
+            .await
+            .expect("closed at once");
         assert!(ended.is_err());
     }
 }

@@ -43,8 +43,12 @@ impl Observed {
 
     /// What the node said, if that is recent enough to rely on.
     pub fn fresh(&self, now: Instant) -> Option<&NodeFacts> {
-        let recent = self.seen_at.is_some_and(|at| now.saturating_duration_since(at) <= FRESH);
-        self.facts.as_ref().filter(|_| recent && self.error.is_none())
+        let recent = self
+            .seen_at
+            .is_some_and(|at| now.saturating_duration_since(at) <= FRESH);
+        self.facts
+            .as_ref()
+            .filter(|_| recent && self.error.is_none())
     }
 }
 
@@ -61,7 +65,9 @@ impl Snapshot {
 
     /// The node of ours that a replica with `role` follows.
     pub fn followed_by(&self, role: &Role) -> Option<&Observed> {
-        self.nodes.iter().find(|node| node.identity.is_followed_by(role))
+        self.nodes
+            .iter()
+            .find(|node| node.identity.is_followed_by(role))
     }
 }
 
@@ -78,7 +84,10 @@ pub enum MasterFinding {
 /// Judges who is master. A node that says so is not believed when a replica says that it follows
 /// another one of ours which is silent: the speaker may be an old master that came back.
 pub fn find_master(snapshot: &Snapshot, now: Instant) -> MasterFinding {
-    let speaking = snapshot.nodes.iter().filter_map(|node| Some((node, node.fresh(now)?)));
+    let speaking = snapshot
+        .nodes
+        .iter()
+        .filter_map(|node| Some((node, node.fresh(now)?)));
     let mut masters: Vec<&Observed> = Vec::new();
     for (node, facts) in speaking.clone() {
         if facts.role.is_master() && !facts.loading {
@@ -164,8 +173,12 @@ impl Watch {
         within: Duration,
         stop: CancellationToken,
     ) {
-        let names: Vec<NodeName> =
-            self.snapshot().nodes.iter().map(|node| node.name().clone()).collect();
+        let names: Vec<NodeName> = self
+            .snapshot()
+            .nodes
+            .iter()
+            .map(|node| node.name().clone())
+            .collect();
         let mut connections: Vec<Option<Connection>> = names.iter().map(|_| None).collect();
         loop {
             let round = self.round(&names, &mut connections, &credentials, within);
@@ -192,7 +205,8 @@ impl Watch {
         let mut running = JoinSet::new();
         for (at, (name, slot)) in names.iter().zip(connections.iter_mut()).enumerate() {
             let (name, connection, credentials) = (name.clone(), slot.take(), credentials.clone());
-            running.spawn(async move { (at, observe(name, connection, &credentials, within).await) });
+            running
+                .spawn(async move { (at, observe(name, connection, &credentials, within).await) });
         }
         let before = self.snapshot();
         let mut nodes = before.nodes.clone();
@@ -200,7 +214,9 @@ impl Watch {
             if let Some(slot) = connections.get_mut(at) {
                 *slot = connection;
             }
-            let Some(node) = nodes.get_mut(at) else { continue };
+            let Some(node) = nodes.get_mut(at) else {
+                continue;
+            };
             match observed {
                 Ok((identity, facts)) => {
                     // Addresses may change; names that were learned for the same one stay.
@@ -240,7 +256,10 @@ async fn observe(
             let identity = Identity::of(&connection);
             (Some(connection), Ok((identity, facts)))
         }
-        Err(error) => (Some(connection).filter(Connection::is_usable), Err(error.to_string())),
+        Err(error) => (
+            Some(connection).filter(Connection::is_usable),
+            Err(error.to_string()),
+        ),
     }
 }
 
@@ -254,7 +273,10 @@ async fn learn(nodes: &mut [Observed], within: Duration) {
         })
         .collect();
     for (host, port) in called {
-        if nodes.iter().any(|node| node.identity.is_called(&host, port)) {
+        if nodes
+            .iter()
+            .any(|node| node.identity.is_called(&host, port))
+        {
             continue;
         }
         for node in nodes.iter_mut() {
@@ -268,8 +290,12 @@ pub fn link_word(role: &Role) -> Option<&'static str> {
     match role {
         Role::Master => None,
         Role::Replica { link: Link::Up, .. } => Some("up"),
-        Role::Replica { link: Link::Down, .. } => Some("down"),
-        Role::Replica { link: Link::Sync, .. } => Some("sync"),
+        Role::Replica {
+            link: Link::Down, ..
+        } => Some("down"),
+        Role::Replica {
+            link: Link::Sync, ..
+        } => Some("sync"),
     }
 }
 

@@ -18,16 +18,28 @@ fn node(name: &str, role: Option<Role>, now: Instant) -> Observed {
         backlog_bytes: None,
         syncs: SyncCounters::default(),
     });
-    Observed { identity: Identity::unresolved(name), facts, seen_at, error: None }
+    Observed {
+        identity: Identity::unresolved(name),
+        facts,
+        seen_at,
+        error: None,
+    }
 }
 
 fn follows(host: &str) -> Option<Role> {
-    Some(Role::Replica { host: host.to_owned(), port: 1, link: Link::Up })
+    Some(Role::Replica {
+        host: host.to_owned(),
+        port: 1,
+        link: Link::Up,
+    })
 }
 
 fn check(nodes: &[(&str, Option<Role>)], age: Duration) -> MasterFinding {
     let now = Instant::now();
-    let nodes = nodes.iter().map(|(name, role)| node(name, role.clone(), now)).collect();
+    let nodes = nodes
+        .iter()
+        .map(|(name, role)| node(name, role.clone(), now))
+        .collect();
     find_master(&Snapshot { nodes }, now + age)
 }
 
@@ -54,20 +66,34 @@ fn two_masters_are_none() {
 
 #[test]
 fn a_master_that_came_back_is_not_believed_while_the_real_one_is_silent() {
-    let nodes = [("a:1", Some(Role::Master)), ("b:1", follows("c")), ("c:1", None)];
+    let nodes = [
+        ("a:1", Some(Role::Master)),
+        ("b:1", follows("c")),
+        ("c:1", None),
+    ];
     assert!(matches!(check(&nodes, NOW), MasterFinding::None(_)));
 }
 
 #[test]
 fn a_chained_replica_is_no_contradiction() {
-    let nodes = [("a:1", Some(Role::Master)), ("b:1", follows("c")), ("c:1", follows("a"))];
+    let nodes = [
+        ("a:1", Some(Role::Master)),
+        ("b:1", follows("c")),
+        ("c:1", follows("a")),
+    ];
     assert_eq!(check(&nodes, NOW), MasterFinding::One("a:1".into()));
 }
 
 #[test]
 fn an_old_observation_is_no_evidence() {
     let nodes = [("a:1", Some(Role::Master))];
-    assert!(matches!(check(&nodes, FRESH), MasterFinding::One(_)), "at the limit");
+    assert!(
+        matches!(check(&nodes, FRESH), MasterFinding::One(_)),
+        "at the limit"
+    );
     let past = FRESH + Duration::from_millis(1);
-    assert!(matches!(check(&nodes, past), MasterFinding::None(_)), "one past it");
+    assert!(
+        matches!(check(&nodes, past), MasterFinding::None(_)),
+        "one past it"
+    );
 }

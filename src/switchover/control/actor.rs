@@ -27,13 +27,24 @@ pub(super) struct Actor<G, R> {
 impl<G: Gates, R: Routes> Actor<G, R> {
     /// The operation that the journal knows the beginning of only.
     pub fn interrupted(site: &Site<G, R>) -> Option<Order> {
-        let journal = site.journal.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let journal = site
+            .journal
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let begin = journal.unfinished()?.clone();
         let progress = Progress::new(&begin.operation, &begin.shard, &begin.from, &begin.to);
         let (aborts, aborted) = mpsc::channel(1);
         let id = begin.operation.clone();
-        let operation = Arc::new(Operation { id, progress: Arc::new(progress), aborts });
-        Some(Order { operation, task: Task::Recover(Box::new(begin)), aborted })
+        let operation = Arc::new(Operation {
+            id,
+            progress: Arc::new(progress),
+            aborts,
+        });
+        Some(Order {
+            operation,
+            task: Task::Recover(Box::new(begin)),
+            aborted,
+        })
     }
 
     /// Works until the proxy stops; an operation that runs then is finished or undone first.
@@ -57,12 +68,20 @@ impl<G: Gates, R: Routes> Actor<G, R> {
     }
 
     async fn perform(&mut self, order: Order) {
-        let Order { operation, task, aborted } = order;
+        let Order {
+            operation,
+            task,
+            aborted,
+        } = order;
         let (id, progress) = (operation.id.clone(), operation.progress.clone());
         Exec::run(self.site.clone(), id, task, progress, aborted).await;
         // The route's master has changed, most likely, and what followed the old one with it.
         self.replicas_seen.clear();
-        *self.desk.gate() = if self.site.routes.current().1.is_some() { "open" } else { "shut" };
+        *self.desk.gate() = if self.site.routes.current().1.is_some() {
+            "open"
+        } else {
+            "shut"
+        };
         self.desk.running.send_replace(None);
     }
 
@@ -102,6 +121,13 @@ impl<G: Gates, R: Routes> Actor<G, R> {
     }
 
     async fn admit(&mut self, master: &NodeName) {
+        let snapshot = self.watch.snapshot();
+        if let Some(facts) = snapshot
+            .node(master)
+            .and_then(|node| node.fresh(Instant::now()))
+        {
+            self.site.routes.suit(facts.engine);
+        }
         let replicas = self.site.replicas_of(Some(master));
         let epoch = self.site.routes.publish(Some(master), &replicas);
         self.site.gates.release(Opening::Open).await;
@@ -128,17 +154,27 @@ fn verdict(
     replicas_seen: &[(NodeName, u64)],
     now: Instant,
 ) -> Verdict {
-    let Some(current) = snapshot.node(master) else { return Verdict::Keep };
+    let Some(current) = snapshot.node(master) else {
+        return Verdict::Keep;
+    };
     let finding = find_master(snapshot, now);
     match (current.fresh(now).map(|facts| &facts.role), finding) {
         (Some(Role::Master), _) => Verdict::Keep,
         (Some(role), MasterFinding::One(found)) => {
-            let of_us = snapshot.followed_by(role).is_some_and(|node| *node.name() == found);
-            if of_us { Verdict::Follow(found) } else { Verdict::Shut }
+            let of_us = snapshot
+                .followed_by(role)
+                .is_some_and(|node| *node.name() == found);
+            if of_us {
+                Verdict::Follow(found)
+            } else {
+                Verdict::Shut
+            }
         }
         (Some(_), _) => Verdict::Shut,
         (None, MasterFinding::One(found)) => {
-            let offset = snapshot.node(&found).and_then(|node| node.facts.as_ref()?.offset);
+            let offset = snapshot
+                .node(&found)
+                .and_then(|node| node.facts.as_ref()?.offset);
             let known = replicas_seen.iter().find(|(node, _)| *node == found);
             match (known, offset) {
                 (Some((_, seen)), Some(offset)) if offset >= *seen => Verdict::Follow(found),
@@ -151,7 +187,9 @@ fn verdict(
 
 /// The replicas of `master` whose link is up, and how far each is.
 fn following(snapshot: &Snapshot, master: &str, now: Instant) -> Vec<(NodeName, u64)> {
-    let Some(master) = snapshot.node(master) else { return Vec::new() };
+    let Some(master) = snapshot.node(master) else {
+        return Vec::new();
+    };
     let replica = |node: &crate::topology::watch::Observed| {
         let facts = node.fresh(now)?;
         let follows = master.identity.is_followed_by(&facts.role);

@@ -49,11 +49,19 @@ pub struct Done {
 
 impl Done {
     fn lost(node: Node, words: String) -> Done {
-        Done { connection: None, event: Event::Lost(node), words: Some(words) }
+        Done {
+            connection: None,
+            event: Event::Lost(node),
+            words: Some(words),
+        }
     }
 
     fn said(connection: Connection, event: Event, words: Option<String>) -> Done {
-        Done { connection: Some(connection), event, words }
+        Done {
+            connection: Some(connection),
+            event,
+            words,
+        }
     }
 }
 
@@ -73,9 +81,7 @@ impl Desk {
     ) -> Result<Connection, NodeError> {
         match at_hand.filter(Connection::is_usable) {
             Some(connection) => Ok(connection),
-            None => {
-                Connection::open(node, &self.credentials, &self.name, self.read_within).await
-            }
+            None => Connection::open(node, &self.credentials, &self.name, self.read_within).await,
         }
     }
 
@@ -103,7 +109,11 @@ impl Desk {
             Ok(connection) => connection,
             Err(error) => return Done::lost(Node::Old, error.to_string()),
         };
-        match self.orders.pause(&mut connection, length, self.read_within).await {
+        match self
+            .orders
+            .pause(&mut connection, length, self.read_within)
+            .await
+        {
             Ok(()) => Done::said(connection, Event::Paused, None),
             Err(NodeError::Refused { text, .. }) => {
                 Done::said(connection, Event::PauseRefused, Some(text))
@@ -117,7 +127,10 @@ impl Desk {
             Ok(connection) => connection,
             Err(error) => return Done::lost(Node::Old, error.to_string()),
         };
-        let change = self.orders.fence(&mut connection, &self.sink, None, self.read_within).await;
+        let change = self
+            .orders
+            .fence(&mut connection, &self.sink, None, self.read_within)
+            .await;
         match change {
             Change::Done(offset) => Done::said(connection, Event::Fenced { offset }, None),
             Change::NotDone(words) if connection.is_usable() => {
@@ -141,9 +154,7 @@ impl Desk {
             Err(error) => return Done::lost(Node::Old, error.to_string()),
         };
         match self.read(&mut connection, Node::Old, unpause).await {
-            Ok((seen, offset, _)) => {
-                Done::said(connection, Event::OldRead { offset, seen }, None)
-            }
+            Ok((seen, offset, _)) => Done::said(connection, Event::OldRead { offset, seen }, None),
             Err(error) => Done::lost(Node::Old, error.to_string()),
         }
     }
@@ -154,9 +165,15 @@ impl Desk {
             Err(error) => return Done::lost(Node::Target, error.to_string()),
         };
         match self.read(&mut connection, Node::Target, false).await {
-            Ok((seen, offset, link_up)) => {
-                Done::said(connection, Event::TargetRead { offset, seen, link_up }, None)
-            }
+            Ok((seen, offset, link_up)) => Done::said(
+                connection,
+                Event::TargetRead {
+                    offset,
+                    seen,
+                    link_up,
+                },
+                None,
+            ),
             Err(error) => Done::lost(Node::Target, error.to_string()),
         }
     }
@@ -196,7 +213,11 @@ impl Desk {
             // settling it finds out that nothing happened.
             Err(error) => return Done::lost(Node::Target, error.to_string()),
         };
-        match self.orders.promote(&mut connection, self.promote_within).await {
+        match self
+            .orders
+            .promote(&mut connection, self.promote_within)
+            .await
+        {
             Change::Done(_) => Done::said(connection, Event::Promoted, None),
             Change::NotDone(words) if connection.is_usable() => {
                 Done::said(connection, Event::PromotionRefused, Some(words))
@@ -254,7 +275,9 @@ impl Desk {
         let fenced = self.seen(Node::Old, &info) == Some(Seen::Fenced);
         if unpause {
             // Its own error says that there is nothing to end.
-            connection.call(&["CLIENT", "UNPAUSE"], self.read_within).await?;
+            connection
+                .call(&["CLIENT", "UNPAUSE"], self.read_within)
+                .await?;
         }
         if unfence && fenced {
             if let Change::Unclear(_) = self.orders.unfence(&mut connection, self.undo_within).await
@@ -262,22 +285,27 @@ impl Desk {
             {
                 let node = connection.node().clone();
                 let reason = "no answer to the end of the fence".to_owned();
-                return Err(NodeError::Broken { node, reason, sent: true });
+                return Err(NodeError::Broken {
+                    node,
+                    reason,
+                    sent: true,
+                });
             }
             info = replication(&mut connection, self.read_within).await?;
         }
         match self.seen(Node::Old, &info) {
             Some(seen) => Ok((connection, seen)),
-            None => Err(refused(&connection, "INFO", &crate::resp::reply::Value::Null)),
+            None => Err(refused(
+                &connection,
+                "INFO",
+                &crate::resp::reply::Value::Null,
+            )),
         }
     }
 }
 
 /// INFO replication of a node.
-pub async fn replication(
-    connection: &mut Connection,
-    within: Duration,
-) -> Result<Info, NodeError> {
+pub async fn replication(connection: &mut Connection, within: Duration) -> Result<Info, NodeError> {
     let value = connection.call(&["INFO", "replication"], within).await?;
     Info::of(&value).ok_or_else(|| refused(connection, "INFO replication", &value))
 }

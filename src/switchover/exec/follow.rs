@@ -25,7 +25,10 @@ pub struct Other {
 
 impl From<Seat> for Other {
     fn from(seat: Seat) -> Other {
-        Other { identity: seat.identity, connection: Some(seat.connection) }
+        Other {
+            identity: seat.identity,
+            connection: Some(seat.connection),
+        }
     }
 }
 
@@ -42,14 +45,24 @@ pub struct Demotion {
 impl Desk {
     pub async fn demote(self, at_hand: Option<Connection>, order: Demotion) -> Done {
         match self.demoted(at_hand, order).await {
-            Ok((connection, event, words)) => Done { connection: Some(connection), event, words },
+            Ok((connection, event, words)) => Done {
+                connection: Some(connection),
+                event,
+                words,
+            },
             // The node's own no leaves the connection in step, but a fresh one costs little here.
-            Err(NodeError::Refused { text, .. }) => {
-                Done { connection: None, event: Event::DemoteRefused, words: Some(text) }
-            }
+            Err(NodeError::Refused { text, .. }) => Done {
+                connection: None,
+                event: Event::DemoteRefused,
+                words: Some(text),
+            },
             Err(error) => {
                 let words = Some(error.to_string());
-                Done { connection: None, event: Event::Lost(Node::Old), words }
+                Done {
+                    connection: None,
+                    event: Event::Lost(Node::Old),
+                    words,
+                }
             }
         }
     }
@@ -62,7 +75,11 @@ impl Desk {
         let (mut old, mut info) = self.settled(Node::Old, at_hand, order.settle).await?;
         if self.seen(Node::Old, &info) == Some(Seen::Master) {
             // Restarted with an old config: it must stop being a master before anything else.
-            match self.orders.fence(&mut old, &self.sink, None, self.read_within).await {
+            match self
+                .orders
+                .fence(&mut old, &self.sink, None, self.read_within)
+                .await
+            {
                 Change::Done(_) => info = replication(&mut old, self.read_within).await?,
                 Change::NotDone(words) | Change::Unclear(words) => {
                     return Ok((old, Event::DemoteRefused, Some(words)));
@@ -83,7 +100,9 @@ impl Desk {
         if let Some(by) = self.leak(&mut old, &info, order.attach).await? {
             return Ok((old, Event::Leaked { by }, None));
         }
-        self.orders.attach(&mut old, &self.target.name, order.within).await?;
+        self.orders
+            .attach(&mut old, &self.target.name, order.within)
+            .await?;
         let info = replication(&mut old, self.read_within).await?;
         if self.seen(Node::Old, &info) != Some(Seen::Follows) {
             let words = "it does not show the new master".to_owned();
@@ -146,7 +165,9 @@ impl Desk {
             return Ok(Some(0));
         }
         // The first byte of the new history stands at second_repl_offset.
-        let parted = number("second_repl_offset").unwrap_or_default().saturating_sub(1);
+        let parted = number("second_repl_offset")
+            .unwrap_or_default()
+            .saturating_sub(1);
         Ok((offset > parted).then(|| offset - parted))
     }
 
@@ -167,12 +188,17 @@ impl Desk {
     }
 
     async fn repoint_one(&self, other: Other, within: Duration) -> (Other, Option<String>) {
-        let Other { identity, connection } = other;
+        let Other {
+            identity,
+            connection,
+        } = other;
         let result = async {
             let mut replica = self.connect(connection, &identity.name).await?;
             let follows = |info: &Info| self.seen(Node::Old, info) == Some(Seen::Follows);
             if !follows(&replication(&mut replica, self.read_within).await?) {
-                self.orders.repoint(&mut replica, &self.target.name, within).await?;
+                self.orders
+                    .repoint(&mut replica, &self.target.name, within)
+                    .await?;
                 let info = replication(&mut replica, self.read_within).await?;
                 if !follows(&info) {
                     let nothing = Value::Null;
@@ -182,8 +208,20 @@ impl Desk {
             Ok(replica)
         };
         match result.await {
-            Ok(replica) => (Other { identity, connection: Some(replica) }, None),
-            Err(error) => (Other { identity, connection: None }, Some(error.to_string())),
+            Ok(replica) => (
+                Other {
+                    identity,
+                    connection: Some(replica),
+                },
+                None,
+            ),
+            Err(error) => (
+                Other {
+                    identity,
+                    connection: None,
+                },
+                Some(error.to_string()),
+            ),
         }
     }
 }
@@ -207,5 +245,7 @@ pub async fn await_links(
     }
     let mut seen = running.join_all().await;
     seen.sort_by_key(|(at, ..)| *at);
-    seen.into_iter().map(|(_, name, attachment)| (name, attachment)).collect()
+    seen.into_iter()
+        .map(|(_, name, attachment)| (name, attachment))
+        .collect()
 }

@@ -54,7 +54,10 @@ impl Measured {
         let ms = ms(now.duration_since(self.phase_began));
         self.phase_began = now;
         if self.phases.len() < PHASES_MAX {
-            self.phases.push(Phase { name: name.to_owned(), ms });
+            self.phases.push(Phase {
+                name: name.to_owned(),
+                ms,
+            });
         }
     }
 
@@ -110,7 +113,9 @@ pub fn ms(duration: std::time::Duration) -> f64 {
 }
 
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -133,7 +138,10 @@ impl Progress {
             phases: Vec::new(),
             report: None,
         };
-        Progress { view: Mutex::new((view, true)), report: watch::Sender::new(None) }
+        Progress {
+            view: Mutex::new((view, true)),
+            report: watch::Sender::new(None),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, (OperationView, bool)> {

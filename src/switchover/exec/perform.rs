@@ -39,7 +39,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         let rewrite_config = self.site.switchover.config_rewrite;
         let within = self.site.switchover.demote_timeout;
         let bench = self.bench(node);
-        debug_assert!(bench.under_way.is_none(), "{effect:?} while another is under way");
+        debug_assert!(
+            bench.under_way.is_none(),
+            "{effect:?} while another is under way"
+        );
         let (at_hand, answered_at) = (bench.at_hand.take(), bench.answered_at);
         bench.under_way = match effect {
             Effect::Pause => Some(Box::pin(desk.pause(at_hand, pause))),
@@ -49,13 +52,25 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 Some(Box::pin(desk.read_old(at_hand, unpause, not_before)))
             }
             Effect::ReadTarget => Some(Box::pin(desk.read_target(at_hand))),
-            Effect::Restore { settle, unfence, unpause } => {
-                Some(Box::pin(desk.restore(at_hand, settle, unfence, unpause)))
-            }
+            Effect::Restore {
+                settle,
+                unfence,
+                unpause,
+            } => Some(Box::pin(desk.restore(at_hand, settle, unfence, unpause))),
             Effect::Promote => Some(Box::pin(desk.promote(at_hand))),
             Effect::Settle(node) => Some(Box::pin(desk.settle(node, at_hand))),
-            Effect::Demote { attach, settle, unpause } => {
-                let order = Demotion { attach, settle, unpause, rewrite_config, within };
+            Effect::Demote {
+                attach,
+                settle,
+                unpause,
+            } => {
+                let order = Demotion {
+                    attach,
+                    settle,
+                    unpause,
+                    rewrite_config,
+                    within,
+                };
                 Some(Box::pin(desk.demote(at_hand, order)))
             }
             _ => None,
@@ -114,7 +129,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
 
     /// A node that says nothing for as long as writes may be held is lost.
     fn read_within(&self) -> Duration {
-        self.site.switchover.pause_timeout.min(self.site.connect_timeout)
+        self.site
+            .switchover
+            .pause_timeout
+            .min(self.site.connect_timeout)
     }
 
     /// What preflight would have found is in the journal; connections are made when needed.
@@ -127,11 +145,18 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             _ => Engine::Redis,
         };
         let abilities = Abilities {
-            role_command: if begin.role_command == "REPLICAOF" { "REPLICAOF" } else { "SLAVEOF" },
+            role_command: if begin.role_command == "REPLICAOF" {
+                "REPLICAOF"
+            } else {
+                "SLAVEOF"
+            },
             pause: begin.facts.knows_pause,
             feeds_behind_fence: begin.facts.dialect.feeds_behind_fence(),
         };
-        let sink = SinkAddress { host: begin.sink_host.clone(), port: begin.sink_port };
+        let sink = SinkAddress {
+            host: begin.sink_host.clone(),
+            port: begin.sink_port,
+        };
         // The old listener's port, if it is free: with a closed one the node's next role change
         // takes a second.
         self.sink = match sink.host.parse() {
@@ -151,7 +176,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         });
         self.facts = Some(begin.facts);
         for other in &begin.others {
-            self.others.push(Other { identity: identity(other).await, connection: None });
+            self.others.push(Other {
+                identity: identity(other).await,
+                connection: None,
+            });
         }
     }
 
@@ -182,14 +210,20 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             shard: self.site.shard.clone(),
             from: self.from.to_string(),
             to: self.to.to_string(),
-            others: self.others.iter().map(|other| other.identity.name.to_string()).collect(),
+            others: self
+                .others
+                .iter()
+                .map(|other| other.identity.name.to_string())
+                .collect(),
             engine: desk.orders.engine.to_string(),
             role_command: desk.orders.abilities.role_command.to_owned(),
             sink_host: desk.sink.host.clone(),
             sink_port: desk.sink.port,
             replica_read_only: self.replica_read_only.clone(),
             facts: self.facts?,
-            terms: Terms { force_on_timeout: self.site.switchover.force_on_timeout },
+            terms: Terms {
+                force_on_timeout: self.site.switchover.force_on_timeout,
+            },
             started_at_ms: self.measured.started_at_ms(),
         })
     }
@@ -228,7 +262,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         };
         self.gate = to;
         let site = self.site.clone();
-        self.side.spawn(async move { Side::Released(site.gates.release(to).await) });
+        self.side
+            .spawn(async move { Side::Released(site.gates.release(to).await) });
     }
 
     fn publish(&mut self, master: Master) {
@@ -248,7 +283,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     }
 
     fn repoint(&mut self) {
-        let Some(desk) = self.desk.clone() else { return };
+        let Some(desk) = self.desk.clone() else {
+            return;
+        };
         let others = std::mem::take(&mut self.others);
         let within = self.site.switchover.demote_timeout;
         self.side.spawn(async move {
@@ -304,7 +341,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     pub(super) async fn dry_run(&mut self) {
         let failings = preflight(&self.question()).await.err().unwrap_or_default();
         self.measured.phase("preflight");
-        let outcome = if failings.is_empty() { Outcome::Switched } else { Outcome::Refused };
+        let outcome = if failings.is_empty() {
+            Outcome::Switched
+        } else {
+            Outcome::Refused
+        };
         let mut report = self.measured.report(outcome, failings);
         report.dry_run = true;
         self.hand_out(report);
@@ -313,7 +354,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     async fn report(&mut self, verdict: Verdict) {
         // Whoever waits for the hold's figures waits for the release, which is over in no time.
         while !self.measured.is_released() {
-            let Some(side) = self.side.join_next().await else { break };
+            let Some(side) = self.side.join_next().await else {
+                break;
+            };
             if let Ok(Side::Released(stats)) = side {
                 self.measured.released(stats);
             }
@@ -336,7 +379,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
 
     /// How the followers came to follow. In the middle of things nobody is waited for.
     async fn resyncs(&mut self, old: OldNow, over: bool) -> Vec<ReplicaResync> {
-        let Some(desk) = self.desk.clone() else { return Vec::new() };
+        let Some(desk) = self.desk.clone() else {
+            return Vec::new();
+        };
         if !over {
             let names = self.others.iter().map(|other| other.identity.name.clone());
             let all = std::iter::once(self.from.clone()).chain(names);
@@ -348,8 +393,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         }
         let within = LINKS_WITHIN.min(self.site.switchover.demote_timeout);
         let others = std::mem::take(&mut self.others);
-        let mut followers: Vec<_> =
-            others.into_iter().map(|other| (other.identity, other.connection)).collect();
+        let mut followers: Vec<_> = others
+            .into_iter()
+            .map(|other| (other.identity, other.connection))
+            .collect();
         let attached = old == OldNow::Attached;
         if attached {
             followers.insert(0, (desk.old.clone(), self.old.at_hand.take()));
@@ -358,21 +405,38 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         let full_after = match desk.connect(self.target.at_hand.take(), &self.to).await {
             Ok(mut target) => {
                 if self.site.switchover.config_rewrite {
-                    let _ = desk.orders.rewrite_config(&mut target, desk.read_within).await;
+                    let _ = desk
+                        .orders
+                        .rewrite_config(&mut target, desk.read_within)
+                        .await;
                 }
-                sync_counters(&mut target, desk.read_within).await.map(|counters| counters.full)
+                sync_counters(&mut target, desk.read_within)
+                    .await
+                    .map(|counters| counters.full)
             }
             Err(error) => Err(error),
         };
         let attachments: Vec<_> = seen.iter().map(|(_, attachment)| *attachment).collect();
         // A recovery has no count from before; then every full one since the start is suspected.
-        let judged = judge_resyncs(self.full_syncs, full_after.unwrap_or(u64::MAX), &attachments);
+        let judged = judge_resyncs(
+            self.full_syncs,
+            full_after.unwrap_or(u64::MAX),
+            &attachments,
+        );
         let names = seen.into_iter().map(|(node, _)| node);
-        let mut replicas: Vec<_> =
-            names.zip(judged).map(|(node, resync)| ReplicaResync { node, resync }).collect();
+        let mut replicas: Vec<_> = names
+            .zip(judged)
+            .map(|(node, resync)| ReplicaResync { node, resync })
+            .collect();
         if !attached {
             let node = self.from.to_string();
-            replicas.insert(0, ReplicaResync { node, resync: Resync::Failed });
+            replicas.insert(
+                0,
+                ReplicaResync {
+                    node,
+                    resync: Resync::Failed,
+                },
+            );
         }
         replicas
     }
