@@ -60,6 +60,8 @@ impl Gates for Gate {
 struct Route(Arc<Mutex<(u64, Option<String>)>>);
 
 impl Routes for Route {
+    fn suit(&self, _: pointsman::topology::engine::Engine) {}
+
     fn publish(&self, master: Option<&str>, _: &[String]) -> u64 {
         let mut route = self.0.lock().unwrap();
         *route = (route.0 + 1, master.map(str::to_owned));
