@@ -247,10 +247,10 @@ async fn one_client_past_the_limit_is_told_so_and_the_others_stay() {
 #[tokio::test]
 async fn a_request_at_a_limit_is_served_and_one_past_it_refused() {
     let shard = Shard::redis(0).await;
-    let lines = "inline_bytes_max = 1024\nbulk_bytes_max = 1000\nelements_max = 10";
+    let lines = "inline_bytes_max = 2000\nbulk_bytes_max = 1024\nelements_max = 10";
     let proxy = shard.proxy_with(proxy_settings(lines)).await;
     let mut wire = client(&proxy).await;
-    let (fits, too_long) = ("x".repeat(1000), "x".repeat(1001));
+    let (fits, too_long) = ("x".repeat(1024), "x".repeat(1025));
     assert!(wire.call(&["SET", "k", &fits]).await.unwrap().ok());
     let reply = wire.call(&["SET", "k", &too_long]).await.unwrap().text();
     assert_eq!(reply, "ERR Protocol error: invalid bulk length");
@@ -260,7 +260,7 @@ async fn a_request_at_a_limit_is_served_and_one_past_it_refused() {
     let reply = wire.run(&format!("{ten} 10")).await.unwrap().text();
     assert_eq!(reply, "ERR Protocol error: invalid multibulk length");
     let mut wire = client(&proxy).await;
-    wire.send_raw(&[b'x'; 1100]).await.unwrap();
+    wire.send_raw(&[b'x'; 2100]).await.unwrap();
     let reply = wire.reply().await.unwrap().text();
     assert_eq!(reply, "ERR Protocol error: too big inline request");
 }

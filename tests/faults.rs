@@ -206,9 +206,7 @@ async fn slow_switchover(shard: &Shard, proxy: &Proxy, ms: u32) -> String {
 #[tokio::test]
 async fn a_second_order_is_told_about_the_first() {
     let shard = Shard::redis(2).await;
-    let proxy = shard
-        .proxy_with(switchover_settings("drain_timeout_ms = 10000"))
-        .await;
+    let proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
     let id = slow_switchover(&shard, &proxy, 1500).await;
     let body = serde_json::json!({ "to": shard.addr(2) }).to_string();
@@ -235,9 +233,7 @@ async fn a_second_order_is_told_about_the_first() {
 #[tokio::test]
 async fn an_abort_before_the_promotion_is_undone_and_no_client_notices() {
     let shard = Shard::redis(2).await;
-    let proxy = shard
-        .proxy_with(switchover_settings("drain_timeout_ms = 10000"))
-        .await;
+    let proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
     let id = slow_switchover(&shard, &proxy, 1500).await;
     let answer = proxy
@@ -262,7 +258,9 @@ async fn an_abort_before_the_promotion_is_undone_and_no_client_notices() {
 #[tokio::test]
 async fn a_drain_that_takes_too_long_is_given_up() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard
+        .proxy_with(switchover_settings("pause_timeout_ms = 20000"))
+        .await;
     let clients = Clients::start(&shard, &proxy).await;
     let id = slow_switchover(&shard, &proxy, 1500).await;
     let report = ended(&proxy, &id).await;
@@ -275,7 +273,7 @@ async fn a_drain_that_takes_too_long_is_given_up() {
 #[tokio::test]
 async fn after_a_failed_switchover_the_next_one_succeeds() {
     let mut shard = Shard::redis(2).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
     shard.set.nodes[1].kill();
     assert_eq!(switchover(&proxy, &shard.addr(1)).await.outcome, "refused");
@@ -292,13 +290,11 @@ async fn after_a_failed_switchover_the_next_one_succeeds() {
 #[tokio::test]
 async fn a_proxy_killed_while_it_holds_leaves_a_master_and_every_acknowledged_write() {
     let shard = Shard::redis(1).await;
-    let mut proxy = shard
-        .proxy_with(switchover_settings("drain_timeout_ms = 10000"))
-        .await;
+    let mut proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
     slow_switchover(&shard, &proxy, 1500).await;
     proxy.kill();
-    let next = shard.proxy().await;
+    let next = shard.proxy_with(patient()).await;
     let mut wire = client(&next).await;
     assert!(wire.run("SET after restart").await.unwrap().ok());
     let checked = clients.finish(&shard).await;

@@ -7,7 +7,7 @@ use support::*;
 #[tokio::test]
 async fn under_load_nothing_is_lost_and_no_client_notices() {
     let shard = Shard::redis(2).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
     let report = switchover(&proxy, &shard.addr(1)).await;
     assert_eq!(report.outcome, "switched", "{:?}", report.reasons);
@@ -22,7 +22,7 @@ async fn under_load_nothing_is_lost_and_no_client_notices() {
 #[tokio::test]
 async fn to_and_fro_nothing_is_lost_and_replicas_resume_without_a_full_copy() {
     let shard = Shard::redis(2).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
     for target in [1, 0, 2, 1, 0] {
         let to = shard.addr(target);
@@ -51,7 +51,7 @@ async fn kvrocks_changes_its_master_under_load() {
     let Some(shard) = Shard::kvrocks(2).await else {
         return;
     };
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
     for target in [1, 0] {
         let report = switchover(&proxy, &shard.addr(target)).await;
@@ -65,7 +65,7 @@ async fn kvrocks_changes_its_master_under_load() {
 #[tokio::test]
 async fn without_load_a_switchover_holds_nobody_and_the_status_shows_the_new_master() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let before = status(&proxy).await;
     assert_eq!(before["master"], shard.addr(0).as_str());
     let report = switchover(&proxy, &shard.addr(1)).await;
@@ -83,22 +83,14 @@ async fn without_load_a_switchover_holds_nobody_and_the_status_shows_the_new_mas
 #[tokio::test]
 async fn a_report_names_the_phases_and_the_operation_can_be_looked_up() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let report = switchover(&proxy, &shard.addr(1)).await;
     let names: Vec<&str> = report
         .phases
         .iter()
         .map(|phase| phase.name.as_str())
         .collect();
-    for phase in [
-        "preflight",
-        "pre_dial",
-        "hold",
-        "fence",
-        "prove",
-        "promote",
-        "release",
-    ] {
+    for phase in ["preflight", "pre_dial", "hold", "fence", "prove", "promote"] {
         assert!(names.contains(&phase), "no phase {phase} in {names:?}");
     }
     assert!(report.hold_ms > 0.0 && report.total_ms >= report.hold_ms);
@@ -110,7 +102,7 @@ async fn a_report_names_the_phases_and_the_operation_can_be_looked_up() {
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let epoch = status(&proxy).await["epoch"].clone();
     let clients = Clients::start(&shard, &proxy).await;
     let body = serde_json::json!({ "to": shard.addr(1), "dry_run": true }).to_string();
@@ -135,9 +127,7 @@ async fn a_dry_run_changes_nothing() {
 #[tokio::test]
 async fn reads_go_on_while_writes_are_held() {
     let shard = Shard::redis(1).await;
-    let proxy = shard
-        .proxy_with(switchover_settings("drain_timeout_ms = 5000"))
-        .await;
+    let proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
     shard
         .wire(0)
@@ -161,7 +151,7 @@ async fn reads_go_on_while_writes_are_held() {
 #[tokio::test]
 async fn pipelined_writes_stay_in_order_across_switchovers() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let addr = proxy.addr.clone();
     let counting = tokio::spawn(async move {
         let mut wire = Wire::connect(&addr).await.unwrap();
@@ -205,7 +195,7 @@ async fn across(shard: &Shard, proxy: &Proxy, before: &[&str]) -> Wire {
 #[tokio::test]
 async fn a_transaction_begun_before_is_executed_after() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let mut wire = across(&shard, &proxy, &["SET k 1", "MULTI", "INCR k", "GET k"]).await;
     assert_eq!(
         wire.run("INCR k").await.unwrap(),
@@ -218,7 +208,7 @@ async fn a_transaction_begun_before_is_executed_after() {
 #[tokio::test]
 async fn a_watch_from_before_never_hides_a_change() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let mut wire = across(&shard, &proxy, &["SET k 1", "WATCH k"]).await;
     client(&proxy).await.run("SET k other").await.unwrap();
     wire.run("MULTI").await.unwrap();
@@ -230,7 +220,7 @@ async fn a_watch_from_before_never_hides_a_change() {
 #[tokio::test]
 async fn a_blocked_pop_gets_what_is_pushed_after() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let mut popper = client(&proxy).await;
     popper.send(&["BLPOP", "queue", "15"]).await.unwrap();
     wait_until("the pop blocks", async || {
@@ -255,7 +245,7 @@ async fn a_blocked_pop_gets_what_is_pushed_after() {
 #[tokio::test]
 async fn a_subscriber_gets_each_message_once() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let mut subscriber = client(&proxy).await;
     subscriber.run("SUBSCRIBE news").await.unwrap();
     let mut publisher = client(&proxy).await;
@@ -273,7 +263,7 @@ async fn a_subscriber_gets_each_message_once() {
 #[tokio::test]
 async fn database_name_and_id_stay() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let mut wire = client(&proxy).await;
     let id = wire.run("CLIENT ID").await.unwrap();
     for line in ["SELECT 3", "CLIENT SETNAME worker", "SET k in-three"] {
@@ -295,7 +285,7 @@ async fn database_name_and_id_stay() {
 #[tokio::test]
 async fn a_script_known_before_can_be_called_by_its_digest_after() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let mut wire = client(&proxy).await;
     let script = "return redis.call('incr', KEYS[1])";
     let digest = wire.call(&["SCRIPT", "LOAD", script]).await.unwrap().text();

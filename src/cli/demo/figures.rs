@@ -45,7 +45,10 @@ pub fn latency<'a>(samples: impl Iterator<Item = &'a Sample>) -> Latency {
         histogram.saturating_record(u64::from(sample.latency_us));
         max_us = max_us.max(sample.latency_us);
     }
-    let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+    // The histogram answers with the upper end of a step, which may lie above the largest value.
+    let at = |quantile: f64| {
+        histogram.value_at_quantile(quantile).min(u64::from(max_us)) as f64 / 1000.0
+    };
     Latency {
         count: histogram.len(),
         p50_ms: at(0.5),
