@@ -25,7 +25,7 @@ use crate::client::listener::{Door, Handover};
 use crate::client::registry::Registry;
 use crate::client::seat::{Limits, Seat};
 use crate::client::session::Session;
-use crate::shard::gate::{GateOrder, GateSeat};
+use crate::shard::gate::{Gate, GateOrder, GateSeat};
 use crate::shard::route::RouteReader;
 use crate::telemetry::WorkerMetrics;
 
@@ -117,10 +117,17 @@ impl Core {
             sessions,
         } in shards
         {
-            let seat = Seat::new(&route, self.limits.clone(), self.registry.clone(), sessions);
+            let gate = Gate::shut(Arc::clone(&orders.receivers));
+            let seat = Seat::new(
+                gate,
+                &route,
+                self.limits.clone(),
+                self.registry.clone(),
+                sessions,
+            );
             let metrics = WorkerMetrics::new(&name, self.index);
             // Both end with the runtime: orders must be obeyed while sessions drain.
-            tokio::task::spawn_local(obey(Rc::clone(&seat), orders));
+            tokio::task::spawn_local(obey(Rc::clone(&seat), orders.orders));
             tokio::task::spawn_local(report(Rc::clone(&seat), metrics));
             seats.push(seat);
         }
@@ -175,10 +182,11 @@ impl Core {
 }
 
 /// Carries out the orders of the control path to one gate.
-async fn obey(seat: Rc<Seat>, mut orders: GateSeat) {
+async fn obey(seat: Rc<Seat>, mut orders: mpsc::Receiver<GateOrder>) {
     while let Some(order) = orders.recv().await {
         match order {
             GateOrder::Hold { drained } => seat.gate.hold(drained),
+            GateOrder::Move { moved } => seat.gate.move_receivers(seat.epoch(), moved),
             GateOrder::Release { to, done } => {
                 // The control path may have stopped listening; the gate is what matters.
                 let _ = done.send(seat.gate.release(to));

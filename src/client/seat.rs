@@ -124,13 +124,14 @@ pub struct Seat {
 
 impl Seat {
     pub fn new(
+        gate: Rc<Gate>,
         route: &RouteReader,
         limits: Limits,
         registry: Registry,
         sessions_live: Arc<AtomicUsize>,
     ) -> Rc<Self> {
         Rc::new(Self {
-            gate: Gate::shut(),
+            gate,
             limits,
             counts: Rc::default(),
             registry,

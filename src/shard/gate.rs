@@ -16,6 +16,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Orders that may wait for a busy worker; one operation at a time sends a handful.
 const ORDERS_MAX: usize = 64;
+
+/// How long a release waits for sessions that receive messages. They are one round trip away from
+/// the new master, to which their connections are dialled now.
+const MOVE_DEADLINE: Duration = Duration::from_millis(100);
 
 /// What a gate does with writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,9 @@ pub struct HoldStats {
 pub enum GateOrder {
     /// Admit no more writes; answer when all admitted ones have ended.
     Hold { drained: oneshot::Sender<()> },
+    /// The route has been published: answer when every session that receives messages does so
+    /// from the node that it names. Writes stay held, so that nothing is published in between.
+    Move { moved: oneshot::Sender<()> },
     /// Leave the hold, to `Open` or to `Shut`; answer with what the hold did.
     Release {
         to: GateState,
@@ -72,11 +81,16 @@ pub struct Gate {
     first_held: Cell<Option<Instant>>,
     drained: RefCell<Option<oneshot::Sender<()>>>,
     watchers: RefCell<Slab<Option<Waker>>>,
+    /// Sessions that receive messages, each with the epoch of the node that it has them from.
+    receivers: RefCell<Slab<u64>>,
+    receivers_everywhere: Arc<AtomicUsize>,
+    moved: RefCell<Option<(u64, oneshot::Sender<()>)>>,
 }
 
 impl Gate {
-    /// A gate for a shard whose master is not known yet.
-    pub fn shut() -> Rc<Self> {
+    /// A gate for a shard whose master is not known yet. `receivers` counts the sessions that
+    /// receive messages, over all workers: see [`GateSeat`].
+    pub fn shut(receivers: Arc<AtomicUsize>) -> Rc<Self> {
         Rc::new(Self {
             state: Cell::new(GateState::Shut),
             in_flight: Cell::new(0),
@@ -84,6 +98,9 @@ impl Gate {
             first_held: Cell::new(None),
             drained: RefCell::new(None),
             watchers: RefCell::new(Slab::new()),
+            receivers: RefCell::new(Slab::new()),
+            receivers_everywhere: receivers,
+            moved: RefCell::new(None),
         })
     }
 
@@ -142,6 +159,33 @@ impl Gate {
         }
     }
 
+    /// A session receives messages from the node of `epoch` from now on.
+    pub fn receive(self: &Rc<Self>, epoch: u64) -> Receiver {
+        self.receivers_everywhere.fetch_add(1, Ordering::Relaxed);
+        Receiver {
+            gate: Rc::clone(self),
+            key: self.receivers.borrow_mut().insert(epoch),
+        }
+    }
+
+    /// Handles `Move`.
+    pub fn move_receivers(&self, epoch: u64, moved: oneshot::Sender<()>) {
+        self.moved.replace(Some((epoch, moved)));
+        self.wake_watchers();
+        self.tell_moved();
+    }
+
+    fn tell_moved(&self) {
+        let mut moved = self.moved.borrow_mut();
+        let behind = |epoch: u64| self.receivers.borrow().iter().any(|(_, at)| *at < epoch);
+        if moved.as_ref().is_some_and(|(epoch, _)| !behind(*epoch))
+            && let Some((_, moved)) = moved.take()
+        {
+            // The other side may have given up waiting.
+            let _ = moved.send(());
+        }
+    }
+
     /// Handles `Hold`.
     pub fn hold(&self, drained: oneshot::Sender<()>) {
         self.state.set(GateState::Holding);
@@ -165,6 +209,7 @@ impl Gate {
                 .unwrap_or_default(),
         };
         self.drained.replace(None);
+        self.moved.replace(None);
         self.state.set(to);
         self.wake_watchers();
         stats
@@ -225,19 +270,65 @@ impl Drop for GateWatch {
     }
 }
 
+/// A session that receives messages (subscriptions, `MONITOR`) and has to be moved with the route.
+#[derive(Debug)]
+pub struct Receiver {
+    gate: Rc<Gate>,
+    key: usize,
+}
+
+impl Receiver {
+    /// It receives from the node of `epoch` now.
+    pub fn moved_to(&self, epoch: u64) {
+        if let Some(at) = self.gate.receivers.borrow_mut().get_mut(self.key) {
+            *at = epoch;
+        }
+        self.gate.tell_moved();
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.gate.receivers.borrow_mut().try_remove(self.key);
+        self.gate
+            .receivers_everywhere
+            .fetch_sub(1, Ordering::Relaxed);
+        self.gate.tell_moved();
+    }
+}
+
 /// The control path's half: every worker's gate at once.
 #[derive(Debug)]
 pub struct GateControl {
     workers: Vec<mpsc::Sender<GateOrder>>,
+    receivers: Arc<AtomicUsize>,
 }
 
 /// A worker's seat at the gate: where its orders arrive.
-pub type GateSeat = mpsc::Receiver<GateOrder>;
+#[derive(Debug)]
+pub struct GateSeat {
+    pub orders: mpsc::Receiver<GateOrder>,
+    /// Sessions that receive messages, over all workers. Without any a release does not ask the
+    /// workers to move them first, which saves a wake-up per worker in the hold.
+    pub receivers: Arc<AtomicUsize>,
+}
 
 /// The gate of one shard over `workers` workers.
 pub fn gate(workers: usize) -> (GateControl, Vec<GateSeat>) {
-    let (senders, seats) = (0..workers).map(|_| mpsc::channel(ORDERS_MAX)).unzip();
-    (GateControl { workers: senders }, seats)
+    let receivers = Arc::new(AtomicUsize::new(0));
+    let (workers, seats) = (0..workers)
+        .map(|_| {
+            let (sender, orders) = mpsc::channel(ORDERS_MAX);
+            (
+                sender,
+                GateSeat {
+                    orders,
+                    receivers: Arc::clone(&receivers),
+                },
+            )
+        })
+        .unzip();
+    (GateControl { workers, receivers }, seats)
 }
 
 impl GateControl {
@@ -265,23 +356,39 @@ impl GateControl {
     }
 
     /// Ends the hold in every worker: `Open` lets the held writes go on, `Shut` leaves them
-    /// waiting for a master.
+    /// waiting for a master. The route has been published before.
+    ///
+    /// Before writes go on, every session that receives messages gets them from the new master, so
+    /// that none that is published by them is lost; that is waited for at most [`MOVE_DEADLINE`].
     pub async fn release(&self, to: GateState) -> HoldStats {
-        let mut answers = Vec::with_capacity(self.workers.len());
-        for worker in &self.workers {
-            let (done, answer) = oneshot::channel();
-            if worker.send(GateOrder::Release { to, done }).await.is_ok() {
-                answers.push(answer);
+        if to == GateState::Open && self.receivers.load(Ordering::Relaxed) > 0 {
+            let moved = self.ask_all(|moved| GateOrder::Move { moved });
+            if tokio::time::timeout(MOVE_DEADLINE, moved).await.is_err() {
+                tracing::warn!("subscriptions are moved late: messages may be missed");
             }
         }
         let mut total = HoldStats::default();
-        for answer in answers {
-            if let Ok(stats) = answer.await {
-                total.writes_held += stats.writes_held;
-                total.longest_hold = total.longest_hold.max(stats.longest_hold);
-            }
+        for stats in self.ask_all(|done| GateOrder::Release { to, done }).await {
+            total.writes_held += stats.writes_held;
+            total.longest_hold = total.longest_hold.max(stats.longest_hold);
         }
         total
+    }
+
+    /// Gives every worker an order and collects the answers. A worker that has stopped gives none.
+    async fn ask_all<T>(&self, order: impl Fn(oneshot::Sender<T>) -> GateOrder) -> Vec<T> {
+        let mut waiting = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (sender, answer) = oneshot::channel();
+            if worker.send(order(sender)).await.is_ok() {
+                waiting.push(answer);
+            }
+        }
+        let mut answers = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            answers.extend(answer.await.ok());
+        }
+        answers
     }
 
     /// Opens lanes to `node` in every worker. The error is what the node answered to the first
@@ -331,7 +438,7 @@ mod tests {
     use super::*;
 
     fn open_gate() -> Rc<Gate> {
-        let gate = Gate::shut();
+        let gate = Gate::shut(Arc::default());
         gate.release(GateState::Open);
         gate
     }
@@ -371,6 +478,19 @@ mod tests {
         assert_eq!(gate.release(GateState::Open).writes_held, 1);
         drop(stays);
         assert_eq!(gate.release(GateState::Open), HoldStats::default());
+    }
+
+    #[test]
+    fn receivers_have_moved_when_none_is_behind() {
+        let gate = open_gate();
+        let (stays, leaves) = (gate.receive(1), gate.receive(1));
+        let (moved, mut answer) = oneshot::channel();
+        gate.move_receivers(2, moved);
+        assert!(answer.try_recv().is_err());
+        stays.moved_to(2);
+        assert!(answer.try_recv().is_err());
+        drop(leaves);
+        assert_eq!(answer.try_recv(), Ok(()));
     }
 
     #[tokio::test]

@@ -2,20 +2,22 @@
 //! transaction's queue, and a blocked command that the old master has let go. Watched keys cannot
 //! be vouched for: their `EXEC` answers null, as after any change of a watched key.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::super::session::Waited;
 use super::super::state::{Closed, Transaction};
-use super::{Awaited, Expect, Relay};
-use crate::resp::scan::{ReplyKind, Request, RequestScanner};
+use super::{Awaited, Expect, Keeps, Relay};
+use crate::resp::scan::{ReplyKind, Request, RequestScanner, write_request};
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 
 impl Relay<'_> {
     /// Opens on the present master what is open here. Called with nothing expected.
     pub(super) async fn carry(&mut self) -> Result<(), Closed> {
         self.move_to_master().await?;
+        self.receive_again();
         let watch_lost = std::mem::take(&mut self.watching);
         let Some(mut open) = self.transaction.take() else {
             self.watch_lost |= watch_lost;
@@ -28,6 +30,32 @@ impl Relay<'_> {
         }
         self.transaction = Some(open);
         Ok(())
+    }
+
+    /// Subscribes again, or monitors again; the client does not see the confirmations.
+    fn receive_again(&mut self) {
+        self.flushed = false;
+        if self.keeps == Keeps::Monitor {
+            self.expect_own(MONITOR, Awaited::Plain, true);
+        }
+        let sets = [
+            (&b"SUBSCRIBE"[..], &self.subscriptions.channels),
+            (b"PSUBSCRIBE", &self.subscriptions.patterns),
+            (b"SSUBSCRIBE", &self.subscriptions.shard),
+        ];
+        let mut requests = Vec::new();
+        for (command, names) in sets {
+            if !names.is_empty() {
+                let mut words = vec![Bytes::from_static(command)];
+                words.extend(names.iter().cloned());
+                let mut request = BytesMut::new();
+                write_request(&mut request, &words);
+                requests.push((request, names.len()));
+            }
+        }
+        for (request, confirmations) in requests {
+            self.expect_own(&request, Awaited::Confirm(confirmations), true);
+        }
     }
 
     /// Leaves the connection, which belongs to a node that is not master any more.

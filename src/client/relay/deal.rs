@@ -126,6 +126,7 @@ impl Relay<'_> {
             }
             Awaited::Blocking => self.blocked = None,
             Awaited::Confirm(_) => self.subscriptions_settled(),
+            Awaited::Plain if self.keeps == Keeps::Monitor => self.receiver_settled(),
             Awaited::Substitute(answer) if !expect.mute => self.session.outbox.push(&answer),
             _ => {}
         }
@@ -136,6 +137,17 @@ impl Relay<'_> {
         let none = all.channels.is_empty() && all.patterns.is_empty() && all.shard.is_empty();
         if none && self.keeps == Keeps::Subscriptions && self.expects.is_empty() {
             self.keeps = Keeps::Nothing;
+            self.receiver = None;
+        }
+        self.receiver_settled();
+    }
+
+    /// Nothing is expected any more: whatever was to be received is received from this node.
+    fn receiver_settled(&self) {
+        if self.expects.is_empty()
+            && let Some(receiver) = &self.receiver
+        {
+            receiver.moved_to(self.epoch);
         }
     }
 

@@ -86,11 +86,19 @@ impl Relay<'_> {
                 .get_or_insert_with(tokio::time::Instant::now);
             return Ok(Feed::Wait);
         }
-        self.left_since = None;
         match self.keeps {
             Keeps::Nothing if self.is_clean() => Ok(Feed::Leave),
-            Keeps::Nothing => Ok(Feed::Carry),
-            Keeps::Subscriptions | Keeps::Monitor | Keeps::Unknown => Err(Closed::NotCarried),
+            Keeps::Subscriptions | Keeps::Monitor if !self.flushed => {
+                // What the old node sends before this answer was published before the fence.
+                self.flushed = true;
+                self.expect_own(PING, Awaited::Swallow, true);
+                Ok(Feed::Wait)
+            }
+            Keeps::Nothing | Keeps::Subscriptions | Keeps::Monitor => {
+                self.left_since = None;
+                Ok(Feed::Carry)
+            }
+            Keeps::Unknown => Err(Closed::NotCarried),
         }
     }
 
@@ -251,6 +259,9 @@ impl Relay<'_> {
                 if keeps != Keeps::Nothing {
                     self.keeps = keeps;
                 }
+                if keeps == Keeps::Monitor {
+                    self.become_receiver();
+                }
                 self.send(&request, Awaited::Plain, verdict.writes);
             }
         }
@@ -329,6 +340,7 @@ impl Relay<'_> {
         if self.keeps == Keeps::Nothing {
             self.keeps = Keeps::Subscriptions;
         }
+        self.become_receiver();
         self.send(request, Awaited::Confirm(confirmations), false);
     }
 
@@ -347,6 +359,12 @@ impl Relay<'_> {
             set.remove(name);
         }
         self.send(request, Awaited::Confirm(confirmations), false);
+    }
+
+    fn become_receiver(&mut self) {
+        let gate = &self.session.seat.gate;
+        let epoch = self.epoch;
+        self.receiver.get_or_insert_with(|| gate.receive(epoch));
     }
 
     fn subscriptions_of(&mut self, kind: SubKind) -> &mut std::collections::HashSet<Bytes> {
@@ -426,10 +444,15 @@ impl Relay<'_> {
         self.expects.push_back(Expect { what, write, mute });
     }
 
-    /// Sends a request of the proxy's own.
+    /// Sends a request of the proxy's own in the place of the client's, or in front of it.
     fn send_own(&mut self, request: &[u8], what: Awaited) {
-        self.out.extend_from_slice(request);
         let mute = self.session.reply_mode != ReplyMode::On;
+        self.expect_own(request, what, mute);
+    }
+
+    /// Sends a request that the client knows nothing of.
+    pub(super) fn expect_own(&mut self, request: &[u8], what: Awaited, mute: bool) {
+        self.out.extend_from_slice(request);
         self.expects.push_back(Expect {
             what,
             write: false,

@@ -33,7 +33,7 @@ use super::seat::NodeLinks;
 use super::session::{BACKLOG_PAUSE_BYTES, Session};
 use super::state::{Blocked, Closed, Transaction};
 use crate::resp::command::{Local, Path, Pin, Verdict};
-use crate::shard::gate::{Gate, GateWatch};
+use crate::shard::gate::{Gate, GateWatch, Receiver};
 use crate::upstream::connection::Connection;
 
 /// Bytes on their way to the server before the client is not read further.
@@ -128,6 +128,10 @@ struct Relay<'s> {
     blocked: Option<Blocked>,
     /// The old master unblocked the command; it is sent again to the new one.
     reissue: bool,
+    /// The place among those whom a release waits for, while messages are received.
+    receiver: Option<Receiver>,
+    /// The old node was asked to say everything it has sent before the connection is left.
+    flushed: bool,
     /// The frame that is arriving was not asked for.
     unasked: bool,
     watch: GateWatch,
@@ -172,6 +176,8 @@ impl<'s> Relay<'s> {
             blocked: None,
             reissue: false,
             unasked: false,
+            receiver: None,
+            flushed: false,
             watch,
             held_since: None,
             left_since: None,
