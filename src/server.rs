@@ -1,52 +1,176 @@
 //! Builds everything once and owns the order of start and stop.
+//!
+//! Start: addresses are bound first, so that a wrong one is told before anything runs; then the
+//! workers, then the control path, which finds each shard's master (or finishes an operation
+//! that was interrupted) and opens the gates; clients that came earlier wait at them.
+//!
+//! Stop, on SIGTERM or SIGINT: running operations are undone or finished, then no client is
+//! accepted any more, sessions end as soon as nothing of theirs is under way, at the latest after
+//! `shutdown_timeout_ms`. A second signal ends the process at once.
+//!
+//! **Invariant:** the writing halves of gates and routes are made here and given to the control
+//! path alone.
 
+use std::process;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::client::listener::{Door, Listener};
 use crate::client::registry::Registry;
 use crate::client::seat::Limits;
 use crate::config::{Config, ProxyConfig};
 use crate::resp::scan::RequestLimits;
-use crate::shard::gate::{GateControl, GateSeat, GateState, gate};
-use crate::shard::route::{RouteControl, RouteReader, route};
+use crate::shard::gate::{GateControl, gate};
+use crate::shard::route::{RouteControl, route};
+use crate::switchover::control::{ShardSeat as ControlSeat, Shards};
+use crate::switchover::exec::Site;
+use crate::switchover::journal::Journal;
 use crate::worker::{ShardSeat, Worker};
+use crate::{admin, telemetry};
 
+/// Histograms grow until they are swept.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Runs the proxy until it is told to end and every client has been let go.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let count = if config.proxy.workers == 0 { 2 } else { config.proxy.workers };
-    let mut per_worker: Vec<Vec<ShardSeat>> = (0..count).map(|_| Vec::new()).collect();
-    let mut controls = Vec::new();
-    for shard in &config.shards {
-        let (gate_control, seats) = gate(count);
-        let (route_control, reader) = route();
-        for (worker, orders) in per_worker.iter_mut().zip(seats) {
-            worker.push(ShardSeat { name: shard.name.clone(), orders, route: reader.clone() });
-        }
-        controls.push((gate_control, route_control));
-    }
+    let signals = Signals::new().context("cannot listen for signals")?;
     let stop = CancellationToken::new();
-    let registry = Registry::default();
-    let limits = limits(&config.proxy);
-    let mut workers = Vec::new();
-    for (i, seats) in per_worker.into_iter().enumerate() {
-        workers.push(Worker::start(i, seats, limits.clone(), registry.clone(), stop.clone(), config.proxy.shutdown_timeout)?);
+    let metrics = telemetry::install();
+    let built = Built::new(&config, &stop).await?;
+    let tasks = TaskTracker::new();
+
+    let shards = Shards::start(built.seats);
+    let admin_routes = admin::router(Arc::new(shards.clone()), metrics.clone());
+    let admin_stop = CancellationToken::new();
+    tasks.spawn(admin::serve(built.admin, admin_routes, admin_stop.clone()));
+    tasks.spawn(upkeep(metrics, admin_stop.clone()));
+    for listener in built.listeners {
+        tasks.spawn(listener.run(stop.clone()));
     }
-    let next = Arc::new(AtomicU64::new(1));
-    for (i, shard) in config.shards.iter().enumerate() {
-        let doors: Vec<Door> = workers.iter().map(|w| w.door.clone()).collect();
-        let l = Listener::bind(&shard.listen, i, doors, config.proxy.clients_max, next.clone()).await.with_context(|| format!("cannot listen on {}", shard.listen))?;
-        tokio::spawn(l.run(stop.clone()));
-        controls[i].1.publish(Some(&shard.nodes[0]), &[]);
-        controls[i].0.release(GateState::Open).await;
-    }
-    signal(SignalKind::terminate())?.recv().await;
+    tracing::info!(admin = %built.admin_address, "pointsman serves");
+
+    signals.stop_ordered().await;
+    tracing::info!(
+        "stopping: operations and clients are let finish; a second signal does not wait"
+    );
+    shards.stop().await;
     stop.cancel();
-    for w in workers { let _ = w.thread.join(); }
+    join_all(built.workers).await;
+    admin_stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!("stopped");
     Ok(())
+}
+
+type Seats = Vec<ControlSeat<GateControl, RouteControl>>;
+
+/// Everything that is made before anything runs.
+struct Built {
+    workers: Vec<Worker>,
+    listeners: Vec<Listener>,
+    seats: Seats,
+    admin: TcpListener,
+    admin_address: String,
+}
+
+impl Built {
+    async fn new(config: &Config, stop: &CancellationToken) -> anyhow::Result<Self> {
+        let listen = &config.admin.listen;
+        let admin = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen} (admin.listen)"))?;
+        let admin_address = admin
+            .local_addr()
+            .map_or_else(|_| listen.clone(), |at| at.to_string());
+
+        let worker_count = config.proxy.worker_count();
+        let mut per_worker: Vec<Vec<ShardSeat>> = (0..worker_count).map(|_| Vec::new()).collect();
+        let mut seats = Vec::new();
+        for shard in &config.shards {
+            let (gates, orders) = gate(worker_count);
+            let (routes, reader) = route();
+            let sessions = Arc::new(AtomicUsize::new(0));
+            for (seats, orders) in per_worker.iter_mut().zip(orders) {
+                let sessions = Arc::clone(&sessions);
+                let (name, route) = (shard.name.clone(), reader.clone());
+                seats.push(ShardSeat {
+                    name,
+                    orders,
+                    route,
+                    sessions,
+                });
+            }
+            let journal = Journal::open(&config.proxy.state_dir, &shard.name)
+                .with_context(|| format!("cannot use the journal of shard {}", shard.name))?;
+            let site = Site::new(
+                shard,
+                &config.proxy,
+                &config.switchover,
+                journal,
+                gates,
+                routes,
+            );
+            seats.push(ControlSeat {
+                site: Arc::new(site),
+                listen: shard.listen.clone(),
+                sessions: Arc::new(move || sessions.load(Ordering::Relaxed) as u64),
+            });
+        }
+
+        let registry = Registry::default();
+        let limits = limits(&config.proxy);
+        let mut workers = Vec::with_capacity(worker_count);
+        for (index, shards) in per_worker.into_iter().enumerate() {
+            let within = config.proxy.shutdown_timeout;
+            let (limits, registry) = (limits.clone(), registry.clone());
+            let worker = Worker::start(index, shards, limits, registry, stop.clone(), within)
+                .context("cannot start a worker thread")?;
+            workers.push(worker);
+        }
+        let listeners = listeners(config, &workers).await?;
+        Ok(Self {
+            workers,
+            listeners,
+            seats,
+            admin,
+            admin_address,
+        })
+    }
+}
+
+async fn listeners(config: &Config, workers: &[Worker]) -> anyhow::Result<Vec<Listener>> {
+    let next_id = Arc::new(AtomicU64::new(1));
+    let mut listeners = Vec::with_capacity(config.shards.len());
+    for (index, shard) in config.shards.iter().enumerate() {
+        let doors: Vec<Door> = workers.iter().map(|worker| worker.door.clone()).collect();
+        let clients_max = config.proxy.clients_max;
+        let listener = Listener::bind(
+            &shard.listen,
+            index,
+            doors,
+            clients_max,
+            Arc::clone(&next_id),
+        )
+        .await
+        .with_context(|| format!("cannot listen on {} (shard {})", shard.listen, shard.name))?;
+        let address = listener
+            .local_addr()
+            .map(|at| at.to_string())
+            .unwrap_or_default();
+        tracing::info!(shard = shard.name, address, nodes = ?shard.nodes, "clients are welcome");
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 fn limits(proxy: &ProxyConfig) -> Limits {
@@ -59,9 +183,63 @@ fn limits(proxy: &ProxyConfig) -> Limits {
         pipeline_max: proxy.pipeline_max,
         session_buffer_bytes_max: proxy.session_buffer_bytes_max,
         output_buffer_bytes_max: proxy.output_buffer_bytes_max,
-        lanes_max: if proxy.lanes == 0 { 1 } else { proxy.lanes },
+        lanes_max: proxy.lanes,
         pinned_idle_max: proxy.pinned_idle_max,
         connect_timeout: proxy.connect_timeout,
         hold_budget: proxy.hold_budget,
+    }
+}
+
+/// Threads are joined off the runtime: sessions may take their time.
+async fn join_all(workers: Vec<Worker>) {
+    for worker in workers {
+        let joined = tokio::task::spawn_blocking(move || worker.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("a worker ended in a panic");
+        }
+    }
+}
+
+async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
+    let mut ticks = interval(UPKEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => metrics.run_upkeep(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// The signals that end the proxy.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Returns at the first signal. From then on a second one ends the process at once.
+    async fn stop_ordered(mut self) {
+        self.next().await;
+        // Ends with the process, one way or the other.
+        tokio::spawn(async move {
+            self.next().await;
+            tracing::warn!("second signal: ending at once");
+            process::exit(1);
+        });
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

@@ -248,7 +248,7 @@ mod tests {
         let worker = WorkerMetrics::new("telemetry-test", 1);
         worker.sessions.increment(2.0);
         worker.requests_write.increment(3);
-        worker.session_closed("client_left");
+        worker.sessions_closed("client_left", 1);
         let switchover = SwitchoverMetrics::new("telemetry-test");
         switchover.ended("switched");
         switchover.hold_seconds.record(Duration::from_millis(4));

@@ -40,6 +40,8 @@ pub struct ShardSeat {
     pub name: String,
     pub orders: GateSeat,
     pub route: RouteReader,
+    /// Live sessions of the shard, over all workers.
+    pub sessions: Arc<AtomicUsize>,
 }
 
 /// A running worker, as the acceptor and the server see it.
@@ -64,7 +66,9 @@ impl Worker {
         let sessions = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&sessions);
         let runtime_and_run = move || {
-            let built = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let built = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
             let runtime = match built {
                 Ok(runtime) => runtime,
                 Err(error) => {
@@ -72,13 +76,23 @@ impl Worker {
                     return;
                 }
             };
-            let core = Core { index, limits, registry, stop, stop_within, sessions: counted };
+            let core = Core {
+                index,
+                limits,
+                registry,
+                stop,
+                stop_within,
+                sessions: counted,
+            };
             runtime.block_on(core.run(shards, arrivals));
         };
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(runtime_and_run)?;
-        Ok(Self { door: Door { handover, sessions }, thread })
+        Ok(Self {
+            door: Door { handover, sessions },
+            thread,
+        })
     }
 }
 
@@ -96,8 +110,14 @@ impl Core {
     async fn run(self, shards: Vec<ShardSeat>, mut arrivals: mpsc::Receiver<Handover>) {
         let tasks = TaskTracker::new();
         let mut seats = Vec::with_capacity(shards.len());
-        for ShardSeat { name, orders, route } in shards {
-            let seat = Seat::new(&route, self.limits.clone(), self.registry.clone());
+        for ShardSeat {
+            name,
+            orders,
+            route,
+            sessions,
+        } in shards
+        {
+            let seat = Seat::new(&route, self.limits.clone(), self.registry.clone(), sessions);
             let metrics = WorkerMetrics::new(&name, self.index);
             // Both end with the runtime: orders must be obeyed while sessions drain.
             tokio::task::spawn_local(obey(Rc::clone(&seat), orders));
@@ -118,13 +138,22 @@ impl Core {
             seat.stop();
         }
         tasks.close();
-        if tokio::time::timeout(self.stop_within, tasks.wait()).await.is_err() {
-            tracing::warn!(worker = self.index, left = tasks.len(), "sessions cut at shutdown");
+        if tokio::time::timeout(self.stop_within, tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                worker = self.index,
+                left = tasks.len(),
+                "sessions cut at shutdown"
+            );
         }
     }
 
     fn welcome(&self, tasks: &TaskTracker, seats: &[Rc<Seat>], arrival: Handover) {
-        let Some(seat) = seats.get(arrival.shard) else { return };
+        let Some(seat) = seats.get(arrival.shard) else {
+            return;
+        };
         let stream = match TcpStream::from_std(arrival.stream) {
             Ok(stream) => stream,
             Err(error) => {

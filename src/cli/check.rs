@@ -67,7 +67,14 @@ fn print(name: &str, listen: &str, nodes: &[NodeCheck]) -> anyhow::Result<()> {
     output::block(&table.to_string())?;
     for node in nodes {
         for problem in &node.problems {
-            output::line(format!("  {}: {problem}", node.node))?;
+            // Some of them begin with the node themselves, as they also stand in reports.
+            let named = problem.starts_with(&node.node);
+            let name = if named {
+                String::new()
+            } else {
+                format!("{}: ", node.node)
+            };
+            output::line(format!("  {name}{problem}"))?;
         }
     }
     Ok(())

@@ -149,3 +149,15 @@ enum UsageError {
     #[error("the config has no shard {name}: there is {names}")]
     NoSuchShard { name: String, names: String },
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_arguments_are_in_each_others_way() {
+        Cli::command().debug_assert();
+    }
+}

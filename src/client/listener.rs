@@ -64,7 +64,13 @@ impl Listener {
             .await?
             .next()
             .ok_or_else(|| io::Error::other("the name has no address"))?;
-        Ok(Self { socket: listen(address)?, shard, doors, clients_max, next_id })
+        Ok(Self {
+            socket: listen(address)?,
+            shard,
+            doors,
+            clients_max,
+            next_id,
+        })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -88,14 +94,20 @@ impl Listener {
     }
 
     fn welcome(&self, stream: TcpStream) {
-        let total: usize =
-            self.doors.iter().map(|door| door.sessions.load(Ordering::Relaxed)).sum();
+        let total: usize = self
+            .doors
+            .iter()
+            .map(|door| door.sessions.load(Ordering::Relaxed))
+            .sum();
         if total >= self.clients_max {
             // Best effort: the client's socket buffer is empty, so this does not block.
             let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
             return;
         }
-        let least = self.doors.iter().min_by_key(|door| door.sessions.load(Ordering::Relaxed));
+        let least = self
+            .doors
+            .iter()
+            .min_by_key(|door| door.sessions.load(Ordering::Relaxed));
         let Some(door) = least else { return };
         let stream = match tuned(stream) {
             Ok(stream) => stream,
@@ -106,7 +118,11 @@ impl Listener {
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         door.sessions.fetch_add(1, Ordering::Relaxed);
-        let handover = Handover { id, shard: self.shard, stream };
+        let handover = Handover {
+            id,
+            shard: self.shard,
+            stream,
+        };
         if door.handover.try_send(handover).is_err() {
             door.sessions.fetch_sub(1, Ordering::Relaxed);
             tracing::warn!("a worker takes up no connections: client closed");
@@ -115,7 +131,11 @@ impl Listener {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -169,7 +169,11 @@ impl Session {
             self.name = name;
         }
         self.note_in_registry();
-        let reply = if local == Local::Hello { with_own_id(&reply, self.id) } else { reply };
+        let reply = if local == Local::Hello {
+            with_own_id(&reply, self.id)
+        } else {
+            reply
+        };
         self.say(&reply);
         Ok(clean)
     }
@@ -208,7 +212,10 @@ struct HelloChange {
 
 impl HelloChange {
     fn read(words: &[&[u8]]) -> Self {
-        let mut change = Self { credentials: None, name: None };
+        let mut change = Self {
+            credentials: None,
+            name: None,
+        };
         let mut rest = words.iter().skip(2);
         while let Some(option) = rest.next() {
             if option.eq_ignore_ascii_case(b"auth") {
@@ -229,7 +236,10 @@ fn credentials(words: &[&[u8]]) -> Option<Rc<Credentials>> {
         [user, password, ..] => (Some(Bytes::copy_from_slice(user)), *password),
         [] => return None,
     };
-    Some(Rc::new(Credentials { user, password: Bytes::copy_from_slice(password) }))
+    Some(Rc::new(Credentials {
+        user,
+        password: Bytes::copy_from_slice(password),
+    }))
 }
 
 fn number(word: Option<&&[u8]>) -> Option<u32> {
@@ -246,7 +256,9 @@ fn reply_resp(reply: &[u8]) -> Option<Resp> {
 
 /// `HELLO`'s reply with the session's id in the place of the connection's.
 fn with_own_id(reply: &Bytes, id: u64) -> Bytes {
-    let Some((at, digits)) = value_of(reply, b"$2\r\nid\r\n:") else { return reply.clone() };
+    let Some((at, digits)) = value_of(reply, b"$2\r\nid\r\n:") else {
+        return reply.clone();
+    };
     let (before, after) = reply.split_at(at);
     let after = after.get(digits.len()..).unwrap_or_default();
     [before, id.to_string().as_bytes(), after].concat().into()
@@ -256,7 +268,10 @@ fn with_own_id(reply: &Bytes, id: u64) -> Bytes {
 fn value_of<'r>(reply: &'r [u8], key: &[u8]) -> Option<(usize, &'r [u8])> {
     let at = reply.windows(key.len()).position(|window| window == key)? + key.len();
     let rest = reply.get(at..)?;
-    let len = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+    let len = rest
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(rest.len());
     Some((at, rest.get(..len)?))
 }
 
@@ -295,6 +310,9 @@ mod tests {
         let change = HelloChange::read(&words);
         assert_eq!(change.name.as_deref(), Some(&b"x"[..]));
         let known = change.credentials.unwrap();
-        assert_eq!((known.user.as_deref(), &known.password[..]), (Some(&b"u"[..]), &b"p"[..]));
+        assert_eq!(
+            (known.user.as_deref(), &known.password[..]),
+            (Some(&b"u"[..]), &b"p"[..])
+        );
     }
 }

@@ -30,7 +30,9 @@ pub enum OutboxState {
     /// The client does not take what is written to it: gone, or too slow for the limit.
     Broken(Broken),
     /// A lane that owed replies was cut; `writes` of them answered writes of unknown fate.
-    Cut { writes: usize },
+    Cut {
+        writes: usize,
+    },
 }
 
 /// What is wrong with a client that takes no replies.

@@ -46,13 +46,19 @@ impl Registry {
 
     /// One session as `CLIENT INFO` shows it.
     pub fn line(&self, id: u64) -> String {
-        self.sessions.get(&id).map(|entry| line(id, &entry)).unwrap_or_default()
+        self.sessions
+            .get(&id)
+            .map(|entry| line(id, &entry))
+            .unwrap_or_default()
     }
 
     /// All sessions as `CLIENT LIST` shows them, oldest first.
     pub fn list(&self) -> String {
-        let mut lines: Vec<(u64, String)> =
-            self.sessions.iter().map(|entry| (*entry.key(), line(*entry.key(), &entry))).collect();
+        let mut lines: Vec<(u64, String)> = self
+            .sessions
+            .iter()
+            .map(|entry| (*entry.key(), line(*entry.key(), &entry)))
+            .collect();
         lines.sort_unstable_by_key(|(id, _)| *id);
         lines.into_iter().map(|(_, line)| line).collect()
     }

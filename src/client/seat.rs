@@ -7,6 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -38,7 +40,7 @@ pub struct Limits {
     pub session_buffer_bytes_max: usize,
     /// Replies a slow client may leave untaken before it is closed.
     pub output_buffer_bytes_max: usize,
-    /// Lanes per worker, node, identity and use.
+    /// Lanes per worker, node, identity and use; 0: as many as suit the engine.
     pub lanes_max: usize,
     pub pinned_idle_max: usize,
     pub connect_timeout: Duration,
@@ -116,10 +118,17 @@ pub struct Seat {
     /// Every live session's outbox, to wake it by.
     outboxes: RefCell<Slab<Rc<Outbox>>>,
     stopping: Cell<bool>,
+    /// Sessions of the shard over all workers, for its status.
+    sessions_live: Arc<AtomicUsize>,
 }
 
 impl Seat {
-    pub fn new(route: &RouteReader, limits: Limits, registry: Registry) -> Rc<Self> {
+    pub fn new(
+        route: &RouteReader,
+        limits: Limits,
+        registry: Registry,
+        sessions_live: Arc<AtomicUsize>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             gate: Gate::shut(),
             limits,
@@ -132,6 +141,7 @@ impl Seat {
             spare: RefCell::default(),
             outboxes: RefCell::default(),
             stopping: Cell::new(false),
+            sessions_live,
         })
     }
 
@@ -168,6 +178,13 @@ impl Seat {
         Some((epoch, links))
     }
 
+    fn lanes_max(&self) -> usize {
+        match self.limits.lanes_max {
+            0 => self.route.borrow_mut().load().lanes.max(1),
+            set => set,
+        }
+    }
+
     fn links(&self, node: &Rc<str>) -> Rc<NodeLinks> {
         let mut nodes = self.nodes.borrow_mut();
         let links = nodes.entry(Rc::clone(node)).or_insert_with(|| {
@@ -196,7 +213,7 @@ impl Seat {
             .map(|answer| (owed(answer), answer))
             .min_by_key(|(owed, _)| *owed)?;
         // With room for another lane a busy one is not good enough.
-        (owed == 0 || slots.len() >= self.limits.lanes_max).then(|| answer.clone())
+        (owed == 0 || slots.len() >= self.lanes_max()).then(|| answer.clone())
     }
 
     /// An open lane, dialled when there is none or all are busy.
@@ -210,7 +227,9 @@ impl Seat {
             return Ok(ready);
         }
         let slot = self.slot(links, identity, lane_use);
-        let answer = slot.get_or_try_init(|| self.dial_lane(&links.node, identity)).await?;
+        let answer = slot
+            .get_or_try_init(|| self.dial_lane(&links.node, identity))
+            .await?;
         Ok(answer.clone())
     }
 
@@ -233,9 +252,14 @@ impl Seat {
     async fn dial_lane(&self, node: &str, identity: &Identity) -> Result<LaneAnswer, DialError> {
         let deadline = self.limits.connect_timeout;
         let mut connection = Connection::dial(node, identity, deadline).await?;
-        let silent = |_| DialError::Silent { node: node.to_owned(), after: deadline };
-        let (reply, kind) =
-            connection.call(b"*1\r\n$4\r\nPING\r\n", deadline).await.map_err(silent)?;
+        let silent = |_| DialError::Silent {
+            node: node.to_owned(),
+            after: deadline,
+        };
+        let (reply, kind) = connection
+            .call(b"*1\r\n$4\r\nPING\r\n", deadline)
+            .await
+            .map_err(silent)?;
         if kind == ReplyKind::Error && reply.starts_with(b"-NOAUTH") {
             return Ok(LaneAnswer::NoAuth(reply));
         }
@@ -285,21 +309,30 @@ impl Seat {
 
     /// Whether the present master wants a password from this identity as well.
     fn master_refuses(&self, identity: &Identity) -> bool {
-        let Some((_, links)) = self.master() else { return false };
+        let Some((_, links)) = self.master() else {
+            return false;
+        };
         let lanes = links.lanes.borrow();
-        let mut slots = lanes.iter().filter(|(key, _)| key.0 == *identity).flat_map(|(_, s)| s);
+        let mut slots = lanes
+            .iter()
+            .filter(|(key, _)| key.0 == *identity)
+            .flat_map(|(_, s)| s);
         slots.all(|slot| !matches!(slot.get(), Some(LaneAnswer::Open(_))))
     }
 
     /// Takes a session in; its key is for [`Seat::leave`].
     pub fn enter(&self, outbox: &Rc<Outbox>) -> usize {
         self.counts.connections.add(1);
+        self.sessions_live.fetch_add(1, Ordering::Relaxed);
         self.counts.sessions.set(self.counts.sessions.get() + 1);
         self.outboxes.borrow_mut().insert(Rc::clone(outbox))
     }
 
     pub fn leave(&self, key: usize) {
-        self.counts.sessions.set(self.counts.sessions.get().saturating_sub(1));
+        self.sessions_live.fetch_sub(1, Ordering::Relaxed);
+        self.counts
+            .sessions
+            .set(self.counts.sessions.get().saturating_sub(1));
         self.outboxes.borrow_mut().try_remove(key);
     }
 
@@ -316,7 +349,11 @@ impl Seat {
     }
 
     pub fn enter_identity(&self, identity: &Identity) {
-        *self.identities.borrow_mut().entry(identity.clone()).or_default() += 1;
+        *self
+            .identities
+            .borrow_mut()
+            .entry(identity.clone())
+            .or_default() += 1;
     }
 
     pub fn leave_identity(&self, identity: &Identity) {

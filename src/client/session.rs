@@ -165,19 +165,29 @@ impl Session {
             let rest = self.input.get(run.end..).unwrap_or_default();
             match self.scanner.scan(rest, &self.seat.limits.request) {
                 Ok(Request::Incomplete) => {
-                    break if self.is_large(rest.len()) { Step::Relay } else { Step::Read };
+                    break if self.is_large(rest.len()) {
+                        Step::Relay
+                    } else {
+                        Step::Read
+                    };
                 }
                 Ok(Request::Blank { len }) => {
                     self.send_run(&mut run);
                     self.input.advance(len);
                 }
-                Ok(Request::Complete { len, form: Form::Inline }) => {
+                Ok(Request::Complete {
+                    len,
+                    form: Form::Inline,
+                }) => {
                     self.send_run(&mut run);
                     if let Err(step) = self.reframe_inline(len) {
                         break step;
                     }
                 }
-                Ok(Request::Complete { len, form: Form::Multibulk }) => {
+                Ok(Request::Complete {
+                    len,
+                    form: Form::Multibulk,
+                }) => {
                     if let Err(step) = self.take(&mut run, len) {
                         break step;
                     }
@@ -223,8 +233,7 @@ impl Session {
 
     /// Whether the incomplete request in front is one that must not be collected here.
     fn is_large(&self, buffered: usize) -> bool {
-        buffered > LANE_REQUEST_BYTES_MAX
-            || self.scanner.needed() > LANE_REQUEST_BYTES_MAX as u64
+        buffered > LANE_REQUEST_BYTES_MAX || self.scanner.needed() > LANE_REQUEST_BYTES_MAX as u64
     }
 
     /// Decides about one complete request of `len` bytes behind the run: adds it to the run, or
@@ -293,13 +302,14 @@ impl Session {
     /// Whether the session's lane serves the next request, and if not, what is to be done.
     #[inline]
     fn usable_lane(&mut self, write: bool) -> Result<(), Step> {
-        let lane_use =
-            if write || self.writes { LaneUse::Writes } else { LaneUse::Reads };
+        let lane_use = if write || self.writes {
+            LaneUse::Writes
+        } else {
+            LaneUse::Reads
+        };
         let epoch = self.seat.epoch();
         match &self.lane {
-            Some(own)
-                if own.epoch == epoch && own.lane_use == lane_use && own.lane.is_open() =>
-            {
+            Some(own) if own.epoch == epoch && own.lane_use == lane_use && own.lane.is_open() => {
                 Ok(())
             }
             Some(_) if self.outbox.owed() > 0 => Err(Step::Settle),
@@ -436,7 +446,8 @@ impl Session {
             })
             .await;
         }
-        self.wait_for_replies(self.seat.limits.pipeline_max / 2).await
+        self.wait_for_replies(self.seat.limits.pipeline_max / 2)
+            .await
     }
 
     /// Waits until at most `owed` replies are owed and the client has taken most of what it
@@ -488,10 +499,7 @@ impl Session {
     }
 
     /// Waits until writes are admitted and there is a master, at most the hold budget.
-    pub(super) async fn wait_at_gate(
-        &mut self,
-        since: Option<Instant>,
-    ) -> Result<Waited, Closed> {
+    pub(super) async fn wait_at_gate(&mut self, since: Option<Instant>) -> Result<Waited, Closed> {
         let watch = self.seat.gate.watch();
         watch.write_waits();
         let deadline = since.unwrap_or_else(Instant::now) + self.seat.limits.hold_budget;
@@ -518,7 +526,10 @@ impl Session {
                     return Poll::Ready(Err(Closed::GoneWhileHeld));
                 }
             }
-            budget.as_mut().poll(context).map(|()| Ok(Waited::BudgetSpent))
+            budget
+                .as_mut()
+                .poll(context)
+                .map(|()| Ok(Waited::BudgetSpent))
         })
         .await;
         match (waited, self.may_go_on(&Run::default())) {
@@ -556,7 +567,11 @@ impl Session {
             };
             match self.seat.lane(&links, &self.identity, lane_use).await {
                 Ok(LaneAnswer::Open(lane)) => {
-                    self.lane = Some(OwnLane { lane, lane_use, epoch });
+                    self.lane = Some(OwnLane {
+                        lane,
+                        lane_use,
+                        epoch,
+                    });
                     return Ok(());
                 }
                 Ok(LaneAnswer::NoAuth(line)) => {
@@ -580,7 +595,9 @@ impl Session {
             return Some(line.trim_end().trim_start_matches('-').to_owned());
         }
         if since.elapsed() >= self.seat.limits.hold_budget {
-            return Some(format!("TRYAGAIN pointsman: {error}; the command was not executed"));
+            return Some(format!(
+                "TRYAGAIN pointsman: {error}; the command was not executed"
+            ));
         }
         sleep(REDIAL_PAUSE).await;
         None
@@ -598,14 +615,20 @@ impl Session {
     /// Brings the session's line of `CLIENT LIST` up to date.
     pub(super) fn note_in_registry(&self) {
         let user = match self.identity.credentials.as_deref() {
-            Some(Credentials { user: Some(user), .. }) => String::from_utf8_lossy(user).into(),
+            Some(Credentials {
+                user: Some(user), ..
+            }) => String::from_utf8_lossy(user).into(),
             _ => "default".to_owned(),
         };
         self.seat.registry.update(self.id, |entry| {
             entry.name = String::from_utf8_lossy(&self.name).into();
             entry.user = user;
             entry.db = self.identity.db;
-            entry.resp = if self.identity.resp == Resp::Resp3 { 3 } else { 2 };
+            entry.resp = if self.identity.resp == Resp::Resp3 {
+                3
+            } else {
+                2
+            };
         });
     }
 
@@ -617,9 +640,19 @@ impl Session {
     async fn finish(&mut self, why: Closed) {
         tracing::debug!(session = self.id, why = why.label(), "session ended");
         if matches!(why, Closed::AmbiguousWrite | Closed::NotCarried) {
-            tracing::warn!(session = self.id, why = why.label(), "client connection closed");
+            tracing::warn!(
+                session = self.id,
+                why = why.label(),
+                "client connection closed"
+            );
         }
-        *self.seat.counts.closed.borrow_mut().entry(why.label()).or_default() += 1;
+        *self
+            .seat
+            .counts
+            .closed
+            .borrow_mut()
+            .entry(why.label())
+            .or_default() += 1;
         let outbox = Rc::clone(&self.outbox);
         let flushed = poll_fn(|context| outbox.poll_flushed(context));
         let _ = tokio::time::timeout(self.seat.limits.connect_timeout, flushed).await;

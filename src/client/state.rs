@@ -87,7 +87,10 @@ pub struct Transaction {
 
 impl Transaction {
     pub fn open() -> Self {
-        Self { carriable: true, ..Self::default() }
+        Self {
+            carriable: true,
+            ..Self::default()
+        }
     }
 
     /// Remembers a queued command.
@@ -132,7 +135,9 @@ impl Blocked {
                 if words.iter().any(|word| word == b"$") {
                     return None;
                 }
-                let at = words.iter().position(|word| word.eq_ignore_ascii_case(b"BLOCK"))?;
+                let at = words
+                    .iter()
+                    .position(|word| word.eq_ignore_ascii_case(b"BLOCK"))?;
                 rewrite_milliseconds(words.get_mut(at + 1)?, elapsed)?;
             }
             _ => rewrite_seconds(words.last_mut()?, elapsed)?,
@@ -168,13 +173,22 @@ mod tests {
     fn blocked(words: &[&str], seconds_ago: u64) -> Blocked {
         let mut request = BytesMut::new();
         write_request(&mut request, words);
-        let since = Instant::now().checked_sub(Duration::from_secs(seconds_ago)).unwrap();
-        Blocked { request: request.freeze(), since }
+        let since = Instant::now()
+            .checked_sub(Duration::from_secs(seconds_ago))
+            .unwrap();
+        Blocked {
+            request: request.freeze(),
+            since,
+        }
     }
 
     fn again(words: &[&str], seconds_ago: u64) -> Option<Vec<String>> {
         let again = blocked(words, seconds_ago).again()?;
-        Some(args(&again).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+        Some(
+            args(&again)
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect(),
+        )
     }
 
     #[test]
@@ -182,14 +196,20 @@ mod tests {
         let left = again(&["BLPOP", "a", "b", "10"], 4).unwrap();
         assert!(left[3].parse::<f64>().unwrap() <= 6.0, "{left:?}");
         assert_eq!(again(&["BLPOP", "a", "0"], 4).unwrap()[2], "0");
-        assert_eq!(again(&["BLMPOP", "1", "1", "k", "LEFT"], 4).unwrap()[1], "0.001");
+        assert_eq!(
+            again(&["BLMPOP", "1", "1", "k", "LEFT"], 4).unwrap()[1],
+            "0.001"
+        );
         let left = again(&["XREAD", "BLOCK", "10000", "STREAMS", "s", "0-1"], 4).unwrap();
         assert!(left[2].parse::<u64>().unwrap() <= 6000, "{left:?}");
     }
 
     #[test]
     fn a_read_from_now_on_is_not_repeated() {
-        assert_eq!(again(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"], 1), None);
+        assert_eq!(
+            again(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"], 1),
+            None
+        );
     }
 
     #[test]

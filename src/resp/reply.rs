@@ -2,10 +2,10 @@
 //!
 //! Owns the decoding of what control connections receive, and alone names `redis-protocol`.
 //! **Invariant:** the decoder of that crate recurses and knows no limits, so it is given a frame only
-//! after [`frame_len`] has found the whole of it within [`REPLY_BYTES_MAX`] and [`NESTING_MAX`].
+//! after the scanner has found the whole of it, and within [`REPLY_BYTES_MAX`].
 //!
-//! Trade-off: an incomplete reply is judged again from its first byte when more of it arrives.
-//! Control replies are a few KiB and usually arrive whole; replies of clients never pass here.
+//! Trade-off: a reply is collected before it is decoded. Control replies are a few KiB; replies of
+//! clients never pass here.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,10 @@ use bytes::{Bytes, BytesMut};
 use redis_protocol::resp2::decode::decode_bytes;
 use redis_protocol::resp2::types::BytesFrame;
 
+use crate::resp::scan::{self, Reply, ReplyScanner};
+
 /// Longest reply that a control connection accepts.
 pub const REPLY_BYTES_MAX: usize = 1 << 20;
-/// Deepest nesting of arrays that a control connection accepts.
-pub const NESTING_MAX: usize = 32;
-/// Longest header line (`*12`, `$345`, `:67`) that is waited for.
-const HEADER_BYTES_MAX: usize = 32;
 
 /// One decoded reply.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +71,9 @@ impl Value {
 #[derive(Debug, Default)]
 pub struct ReplyDecoder {
     buf: BytesMut,
+    scanner: ReplyScanner,
+    /// Bytes of `buf` that the scanner has judged already.
+    scanned: usize,
 }
 
 impl ReplyDecoder {
@@ -87,21 +88,31 @@ impl ReplyDecoder {
 
     /// The next whole reply, or `None` until more bytes arrive.
     pub fn next_value(&mut self) -> Result<Option<Value>, ReplyError> {
-        let Some(len) = frame_len(&self.buf)? else {
-            if self.buf.len() > REPLY_BYTES_MAX {
-                return Err(ReplyError::TooLong);
-            }
+        let rest = self.buf.get(self.scanned..).unwrap_or_default();
+        if rest.is_empty() {
             return Ok(None);
+        }
+        let whole = match self.scanner.scan(rest).map_err(ReplyError::Malformed)? {
+            Reply::Complete { len, .. } => Some(self.scanned + len),
+            Reply::Partial { len } => {
+                self.scanned += len;
+                None
+            }
         };
+        if whole.unwrap_or(self.buf.len()) > REPLY_BYTES_MAX {
+            return Err(ReplyError::TooLong);
+        }
+        let Some(len) = whole else { return Ok(None) };
+        self.scanned = 0;
         let frame = self.buf.split_to(len).freeze();
         match decode_bytes(&frame) {
             Ok(Some((value, used))) if used == len => Ok(Some(value_of(value))),
-            _ => Err(ReplyError::Malformed),
+            _ => Err(ReplyError::Undecodable),
         }
     }
 }
 
-/// Recursion is bounded by [`NESTING_MAX`], which [`frame_len`] has checked.
+/// Recursion is bounded by the scanner's limit on nesting.
 fn value_of(frame: BytesFrame) -> Value {
     match frame {
         BytesFrame::SimpleString(bytes) => Value::Status(bytes),
@@ -110,83 +121,6 @@ fn value_of(frame: BytesFrame) -> Value {
         BytesFrame::Integer(number) => Value::Integer(number),
         BytesFrame::Array(items) => Value::Array(items.into_iter().map(value_of).collect()),
         BytesFrame::Null => Value::Null,
-    }
-}
-
-/// Length of the reply at the start of `buf` when it is whole; `None` when bytes are missing.
-fn frame_len(buf: &[u8]) -> Result<Option<usize>, ReplyError> {
-    let mut pos = 0;
-    // How many elements each open array still lacks; the innermost is last.
-    let mut open: Vec<u64> = Vec::new();
-    loop {
-        let Some((line, next)) = header(buf, pos)? else {
-            return Ok(None);
-        };
-        pos = next;
-        let (kind, rest) = line.split_first().ok_or(ReplyError::Malformed)?;
-        let mut opened = false;
-        match kind {
-            b'+' | b'-' | b':' => {}
-            b'$' => match length(rest)? {
-                Some(len) => pos = pos.saturating_add(len).saturating_add(2),
-                None => {}
-            },
-            b'*' => {
-                if let Some(count @ 1..) = length(rest)? {
-                    if open.len() >= NESTING_MAX {
-                        return Err(ReplyError::TooDeep);
-                    }
-                    open.push(count as u64);
-                    opened = true;
-                }
-            }
-            _ => return Err(ReplyError::Malformed),
-        }
-        if pos > REPLY_BYTES_MAX {
-            return Err(ReplyError::TooLong);
-        }
-        if pos > buf.len() {
-            return Ok(None);
-        }
-        if opened {
-            continue;
-        }
-        // One element ended, and with it every array whose last element it was.
-        loop {
-            match open.last_mut() {
-                None => return Ok(Some(pos)),
-                Some(left) if *left > 1 => {
-                    *left -= 1;
-                    break;
-                }
-                Some(_) => {
-                    open.pop();
-                }
-            }
-        }
-    }
-}
-
-/// The line at `pos` without its CR LF, and where the next one begins.
-fn header(buf: &[u8], pos: usize) -> Result<Option<(&[u8], usize)>, ReplyError> {
-    let rest = buf.get(pos..).unwrap_or_default();
-    let textual = matches!(rest.first(), Some(b'+' | b'-'));
-    let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
-        if !textual && rest.len() > HEADER_BYTES_MAX {
-            return Err(ReplyError::Malformed);
-        }
-        return Ok(None);
-    };
-    let line = rest.get(..end).and_then(|line| line.strip_suffix(b"\r"));
-    Ok(Some((line.ok_or(ReplyError::Malformed)?, pos + end + 1)))
-}
-
-/// A length, or `None` for the null length -1.
-fn length(digits: &[u8]) -> Result<Option<usize>, ReplyError> {
-    let text = std::str::from_utf8(digits).map_err(|_| ReplyError::Malformed)?;
-    match text.parse::<i64>().map_err(|_| ReplyError::Malformed)? {
-        -1 => Ok(None),
-        len => usize::try_from(len).map(Some).map_err(|_| ReplyError::Malformed),
     }
 }
 
@@ -234,8 +168,15 @@ impl Info {
 /// What ROLE says. Offsets are `None` when the server says -1 (a Redis replica without a link).
 #[derive(Clone, Debug, PartialEq)]
 pub enum RoleReply {
-    Master { offset: Option<u64> },
-    Replica { host: String, port: u16, state: String, offset: Option<u64> },
+    Master {
+        offset: Option<u64>,
+    },
+    Replica {
+        host: String,
+        port: u16,
+        state: String,
+        offset: Option<u64>,
+    },
     Sentinel,
 }
 
@@ -244,9 +185,9 @@ impl RoleReply {
         let items = value.items()?;
         let offset = |at: usize| items.get(at).and_then(Value::number);
         match items.first()?.text()? {
-            "master" => {
-                Some(RoleReply::Master { offset: offset(1).and_then(|n| u64::try_from(n).ok()) })
-            }
+            "master" => Some(RoleReply::Master {
+                offset: offset(1).and_then(|n| u64::try_from(n).ok()),
+            }),
             "slave" => Some(RoleReply::Replica {
                 host: items.get(1)?.text()?.to_owned(),
                 port: u16::try_from(items.get(2)?.number()?).ok()?,
@@ -263,9 +204,10 @@ impl RoleReply {
 pub fn config_map(value: &Value) -> Option<BTreeMap<String, String>> {
     let items = value.items()?;
     let pair = |pair: &[Value]| match pair {
-        [name, value] => {
-            Some((name.text()?.to_owned(), value.text().unwrap_or_default().to_owned()))
-        }
+        [name, value] => Some((
+            name.text()?.to_owned(),
+            value.text().unwrap_or_default().to_owned(),
+        )),
         _ => None,
     };
     Some(items.chunks(2).filter_map(pair).collect())
@@ -297,20 +239,27 @@ pub fn client_lines(value: &Value) -> Option<Vec<ClientLine>> {
         }
         client
     };
-    Some(value.text()?.lines().filter(|text| text.contains("addr=")).map(line).collect())
+    Some(
+        value
+            .text()?
+            .lines()
+            .filter(|text| text.contains("addr="))
+            .map(line)
+            .collect(),
+    )
 }
 
 /// Why a reply could not be read. The connection is out of step with the server: close it.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum ReplyError {
-    /// Bytes that are no RESP2: not a Redis-protocol server, or a reply stream out of step.
-    #[error("the reply is not the Redis protocol; check the address")]
-    Malformed,
-    /// Arrays in arrays past the limit; nothing the proxy asks for answers so.
-    #[error("the reply nests deeper than {NESTING_MAX} levels")]
-    TooDeep,
+    /// Not a Redis-protocol server, or a reply stream out of step.
+    #[error(transparent)]
+    Malformed(scan::ReplyError),
+    /// RESP3, which was not asked for.
+    #[error("the reply is no RESP2, check that the node speaks it")]
+    Undecodable,
     /// The reply would not fit into the control connection's buffer.
-    #[error("the reply is longer than {REPLY_BYTES_MAX} bytes")]
+    #[error("the reply is longer than the {REPLY_BYTES_MAX} bytes that are read, check the node")]
     TooLong,
 }
 

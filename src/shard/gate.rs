@@ -51,10 +51,16 @@ pub enum GateOrder {
     /// Admit no more writes; answer when all admitted ones have ended.
     Hold { drained: oneshot::Sender<()> },
     /// Leave the hold, to `Open` or to `Shut`; answer with what the hold did.
-    Release { to: GateState, done: oneshot::Sender<HoldStats> },
+    Release {
+        to: GateState,
+        done: oneshot::Sender<HoldStats>,
+    },
     /// Open the lanes to this node that the live sessions will need; answer when they are
     /// authenticated and warm, or why one of them is not.
-    Prepare { node: String, done: oneshot::Sender<Result<(), String>> },
+    Prepare {
+        node: String,
+        done: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// The gate of one shard in one worker.
@@ -100,7 +106,10 @@ impl Gate {
     /// An admitted write has its reply, or never will.
     #[inline]
     pub fn write_ended(&self, count: usize) {
-        debug_assert!(self.in_flight.get() >= count, "more writes ended than were admitted");
+        debug_assert!(
+            self.in_flight.get() >= count,
+            "more writes ended than were admitted"
+        );
         let left = self.in_flight.get().saturating_sub(count);
         self.in_flight.set(left);
         if left == 0 && self.state.get() == GateState::Holding {
@@ -126,7 +135,11 @@ impl Gate {
     /// A place from which a task is told of every change of the gate.
     pub fn watch(self: &Rc<Self>) -> GateWatch {
         let key = self.watchers.borrow_mut().insert(None);
-        GateWatch { gate: Rc::clone(self), key, holding: Cell::new(false) }
+        GateWatch {
+            gate: Rc::clone(self),
+            key,
+            holding: Cell::new(false),
+        }
     }
 
     /// Handles `Hold`.
@@ -145,7 +158,11 @@ impl Gate {
     pub fn release(&self, to: GateState) -> HoldStats {
         let stats = HoldStats {
             writes_held: self.held.replace(0),
-            longest_hold: self.first_held.take().map(|at| at.elapsed()).unwrap_or_default(),
+            longest_hold: self
+                .first_held
+                .take()
+                .map(|at| at.elapsed())
+                .unwrap_or_default(),
         };
         self.drained.replace(None);
         self.state.set(to);
@@ -242,7 +259,9 @@ impl GateControl {
             }
             Ok(())
         };
-        tokio::time::timeout(deadline, all).await.unwrap_or(Err(DrainFailed::Deadline(deadline)))
+        tokio::time::timeout(deadline, all)
+            .await
+            .unwrap_or(Err(DrainFailed::Deadline(deadline)))
     }
 
     /// Ends the hold in every worker: `Open` lets the held writes go on, `Shut` leaves them
@@ -271,13 +290,21 @@ impl GateControl {
         let mut answers = Vec::with_capacity(self.workers.len());
         for worker in &self.workers {
             let (done, answer) = oneshot::channel();
-            let order = GateOrder::Prepare { node: node.to_owned(), done };
-            worker.send(order).await.map_err(|_| "a worker has stopped".to_owned())?;
+            let order = GateOrder::Prepare {
+                node: node.to_owned(),
+                done,
+            };
+            worker
+                .send(order)
+                .await
+                .map_err(|_| "a worker has stopped".to_owned())?;
             answers.push(answer);
         }
         let all = async {
             for answer in answers {
-                answer.await.unwrap_or_else(|_| Err("a worker has stopped".to_owned()))?;
+                answer
+                    .await
+                    .unwrap_or_else(|_| Err("a worker has stopped".to_owned()))?;
             }
             Ok(())
         };

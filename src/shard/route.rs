@@ -8,6 +8,7 @@
 //! **Invariant:** an epoch names one route for ever; it grows by one at each publication.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -20,12 +21,15 @@ pub struct Route {
     pub master: Option<Arc<str>>,
     /// `host:port` of every other node.
     pub replicas: Vec<Arc<str>>,
+    /// Lanes per worker, identity and use that suit the nodes' engine.
+    pub lanes: usize,
 }
 
 /// The writing half: the control path publishes routes with it.
 #[derive(Debug)]
 pub struct RouteControl {
     route: Arc<ArcSwap<Route>>,
+    lanes: AtomicUsize,
 }
 
 /// The reading half; cheap to clone, one per worker.
@@ -43,8 +47,13 @@ pub fn route() -> (RouteControl, RouteReader) {
         epoch: 0,
         master: None,
         replicas: Vec::new(),
+        lanes: 1,
     }));
-    (RouteControl { route: Arc::clone(&route) }, RouteReader { route })
+    let control = RouteControl {
+        route: Arc::clone(&route),
+        lanes: AtomicUsize::new(1),
+    };
+    (control, RouteReader { route })
 }
 
 impl RouteControl {
@@ -55,9 +64,18 @@ impl RouteControl {
         self.route.store(Arc::new(Route {
             epoch,
             master: master.map(Arc::from),
-            replicas: replicas.iter().map(|node| Arc::from(node.as_str())).collect(),
+            replicas: replicas
+                .iter()
+                .map(|node| Arc::from(node.as_str()))
+                .collect(),
+            lanes: self.lanes.load(Ordering::Relaxed),
         }));
         epoch
+    }
+
+    /// How many lanes suit the engine; part of every route published from now on.
+    pub fn suit(&self, lanes: usize) {
+        self.lanes.store(lanes, Ordering::Relaxed);
     }
 
     /// The route as published last.

@@ -1,17 +1,16 @@
 //! Puts nodes behind the new master: the old master and the other replicas.
 //!
-//! Owns demotion and repointing, and tells a partial resynchronisation from a full one.
-//! **Invariant:** an old master is attached only when its own offset, read immediately before, is
-//! still F: one that accepted something more would either throw it away or, worse, keep it and
-//! diverge without a word.
+//! Owns the orders for demotion and repointing, and tells a partial resynchronisation from a full
+//! one. Whether an old master may be attached is judged before, by whoever calls: one that accepted
+//! something the target lacks would throw it away or, worse, keep it and diverge without a word.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::resp::reply::{Info, Value};
-use crate::switchover::orders::{Orders, own_offset, refused};
 use crate::switchover::kvrocks;
+use crate::switchover::orders::{Orders, refused};
 use crate::switchover::report::Resync;
 use crate::topology::engine::Engine;
 use crate::topology::facts::{Link, NodeFacts, Role, SyncCounters, split};
@@ -20,29 +19,16 @@ use crate::topology::node::{Connection, NodeError};
 /// How long to wait before asking a refusing node or looking at a link again.
 const TRY_AGAIN: Duration = Duration::from_millis(5);
 
-/// What became of the old master.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Demotion {
-    Attached,
-    /// It accepted this much behind the fence and was therefore not attached.
-    Leaked { units: u64 },
-}
-
 impl Orders {
-    /// Makes the fenced old master follow the target, if it still stands at F. On Kvrocks the other
-    /// replicas must have been repointed before.
-    pub async fn demote(
+    /// Makes the fenced old master follow the target. On Kvrocks the other replicas must have been
+    /// repointed before.
+    pub async fn attach(
         self,
         old: &mut Connection,
         target: &str,
-        fenced_at: u64,
         within: Duration,
-    ) -> Result<Demotion, NodeError> {
+    ) -> Result<(), NodeError> {
         let deadline = Instant::now() + within;
-        let offset = own_offset(old, within).await?;
-        if offset != fenced_at {
-            return Ok(Demotion::Leaked { units: offset.abs_diff(fenced_at) });
-        }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if self.engine == Engine::Kvrocks {
@@ -51,7 +37,7 @@ impl Orders {
             let value = old.call_many(&[self.follow(target)], left).await?.pop();
             let value = value.unwrap_or(Value::Null);
             if value.is_ok() {
-                return Ok(Demotion::Attached);
+                return Ok(());
             }
             let again = value.error().is_some_and(kvrocks::is_own_replica_refusal);
             if !again || Instant::now() + TRY_AGAIN >= deadline {
@@ -72,7 +58,10 @@ impl Orders {
         let port = split(target).map(|(_, port)| port);
         // Listed by the address the target connects from, which need not be the config's name; the
         // listening port is its own word. Two nodes with one port: both feeds end, both reconnect.
-        let feeds = facts.attached.iter().filter(|feed| split(feed).map(|(_, port)| port) == port);
+        let feeds = facts
+            .attached
+            .iter()
+            .filter(|feed| split(feed).map(|(_, port)| port) == port);
         let kills: Vec<_> = feeds.map(|feed| kvrocks::kill_feed(feed)).collect();
         if !kills.is_empty() {
             old.call_many(&kills, within).await?;
@@ -87,9 +76,16 @@ impl Orders {
         target: &str,
         within: Duration,
     ) -> Result<(), NodeError> {
-        let value = replica.call_many(&[self.follow(target)], within).await?.pop();
+        let value = replica
+            .call_many(&[self.follow(target)], within)
+            .await?
+            .pop();
         let value = value.unwrap_or(Value::Null);
-        if value.is_ok() { Ok(()) } else { Err(refused(replica, "the new master", &value)) }
+        if value.is_ok() {
+            Ok(())
+        } else {
+            Err(refused(replica, "the new master", &value))
+        }
     }
 
     /// Writes the role into the node's own config file, so that a restart keeps it.
@@ -124,10 +120,14 @@ pub async fn await_link(replica: &mut Connection, master: &str, within: Duration
         // While it restores a full copy, a node answers LOADING or leaves the section out.
         match Info::of(&value).as_ref().and_then(Role::of) {
             None => loaded = true,
-            Some(Role::Replica { link: Link::Sync, .. }) => loaded = true,
-            Some(Role::Replica { port, link: Link::Up, .. })
-                if split(master).map(|(_, port)| port) == Some(port.to_string().as_str()) =>
-            {
+            Some(Role::Replica {
+                link: Link::Sync, ..
+            }) => loaded = true,
+            Some(Role::Replica {
+                port,
+                link: Link::Up,
+                ..
+            }) if split(master).map(|(_, port)| port) == Some(port.to_string().as_str()) => {
                 return Attachment::Up { loaded };
             }
             Some(_) => {}
@@ -156,7 +156,10 @@ pub async fn sync_counters(
 pub fn judge_resyncs(full_before: u64, full_after: u64, seen: &[Attachment]) -> Vec<Resync> {
     let full = full_after.saturating_sub(full_before);
     let is_loaded = |attachment: &&Attachment| {
-        matches!(attachment, Attachment::Up { loaded: true } | Attachment::Pending { loaded: true })
+        matches!(
+            attachment,
+            Attachment::Up { loaded: true } | Attachment::Pending { loaded: true }
+        )
     };
     let told_apart = seen.iter().filter(is_loaded).count() as u64 >= full;
     seen.iter()
@@ -186,7 +189,10 @@ pub async fn same_tail(
     }
     let from = offset.saturating_sub(TAIL - 1).max(1).to_string();
     let asked = ["POLLUPDATES", from.as_str(), "MAX", "16"];
-    let (here, there) = (one.call(&asked, within).await?, other.call(&asked, within).await?);
+    let (here, there) = (
+        one.call(&asked, within).await?,
+        other.call(&asked, within).await?,
+    );
     let (Some(here), Some(there)) = (updates(&here), updates(&there)) else {
         return Ok(true);
     };
@@ -196,7 +202,9 @@ pub async fn same_tail(
 /// The hex batches in an answer of name and value pairs.
 fn updates(value: &Value) -> Option<&[Value]> {
     let items = value.items()?;
-    let at = items.iter().position(|item| item.text() == Some("updates"))?;
+    let at = items
+        .iter()
+        .position(|item| item.text() == Some("updates"))?;
     items.get(at + 1)?.items()
 }
 
@@ -210,16 +218,25 @@ mod tests {
 
     #[test]
     fn without_a_full_one_on_the_counter_all_are_partial() {
-        assert_eq!(judge_resyncs(3, 3, &[QUICK, LOADED]), [Resync::Partial, Resync::Partial]);
+        assert_eq!(
+            judge_resyncs(3, 3, &[QUICK, LOADED]),
+            [Resync::Partial, Resync::Partial]
+        );
     }
 
     #[test]
     fn a_full_one_is_charged_to_the_replica_that_was_seen_loading() {
-        assert_eq!(judge_resyncs(3, 4, &[QUICK, LOADED]), [Resync::Partial, Resync::Full]);
+        assert_eq!(
+            judge_resyncs(3, 4, &[QUICK, LOADED]),
+            [Resync::Partial, Resync::Full]
+        );
     }
 
     #[test]
     fn a_full_one_that_nobody_was_seen_loading_is_charged_to_all() {
-        assert_eq!(judge_resyncs(0, 1, &[QUICK, WAITING]), [Resync::Full, Resync::Pending]);
+        assert_eq!(
+            judge_resyncs(0, 1, &[QUICK, WAITING]),
+            [Resync::Full, Resync::Pending]
+        );
     }
 }

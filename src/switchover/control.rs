@@ -1,0 +1,369 @@
+//! One actor per shard: one operation at a time, and between operations an eye on the nodes.
+//!
+//! Owns who may start what. Everything that changes a route or a gate is done by the shard's own
+//! task, one thing after the other: recovery, an operation, or following a change that somebody else
+//! made. Everybody else sends an order or reads a snapshot.
+//!
+//! **Invariant:** no write is admitted before an interrupted operation is resolved or exactly one
+//! node says that it is master; and while an operation runs nobody else moves the route.
+
+mod actor;
+mod id;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::switchover::control::actor::Actor;
+use crate::switchover::control::id::operation_id;
+use crate::switchover::exec::measure::Progress;
+use crate::switchover::exec::{Gates, Routes, Site, Task};
+use crate::switchover::report::Report;
+use crate::switchover::view::{
+    AbortAnswer, BoxFuture, Control, NodeRole, NodeStatus, OperationView, ShardStatus, StartError,
+};
+use crate::topology::facts::Role;
+use crate::topology::node::NodeName;
+use crate::topology::watch::{Observed, Snapshot, Watch, link_word};
+
+/// Operations whose reports are kept, over all shards.
+const HISTORY_MAX: usize = 100;
+
+/// One shard as the control path needs it.
+pub struct ShardSeat<G, R> {
+    pub site: Arc<Site<G, R>>,
+    /// Where clients connect; for the status only.
+    pub listen: String,
+    /// How many sessions live; for the status only.
+    pub sessions: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// All shards: what the admin API and the command line talk to.
+pub struct Shards<G, R> {
+    shared: Arc<Shared<G, R>>,
+}
+
+impl<G, R> Clone for Shards<G, R> {
+    fn clone(&self) -> Self {
+        Shards {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+struct Shared<G, R> {
+    shards: Vec<Shard<G, R>>,
+    history: Mutex<VecDeque<Arc<Operation>>>,
+    stopping: CancellationToken,
+}
+
+struct Shard<G, R> {
+    seat: ShardSeat<G, R>,
+    watch: Arc<Watch>,
+    desk: Arc<Desk>,
+    orders: mpsc::Sender<Order>,
+}
+
+/// What the shard's task and everybody else share about it.
+struct Desk {
+    running: watch::Sender<Option<Arc<Operation>>>,
+    gate: Mutex<&'static str>,
+}
+
+impl Desk {
+    fn gate(&self) -> MutexGuard<'_, &'static str> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One operation, running or over.
+struct Operation {
+    id: String,
+    progress: Arc<Progress>,
+    aborts: mpsc::Sender<()>,
+}
+
+/// An order that the shard's task has not taken up yet.
+struct Order {
+    operation: Arc<Operation>,
+    task: Task,
+    aborted: mpsc::Receiver<()>,
+}
+
+impl<G: Gates, R: Routes> Shards<G, R> {
+    /// Starts a watch and an actor per shard, on the current runtime.
+    pub fn start(seats: Vec<ShardSeat<G, R>>) -> Shards<G, R> {
+        let stopping = CancellationToken::new();
+        let mut shards = Vec::new();
+        let mut actors = Vec::new();
+        for seat in seats {
+            let watch = Watch::new(&seat.site.nodes);
+            let credentials = seat.site.credentials.clone();
+            let polling =
+                watch
+                    .clone()
+                    .run(credentials, seat.site.connect_timeout, stopping.clone());
+            tokio::spawn(polling);
+            let desk = Arc::new(Desk {
+                running: watch::Sender::new(None),
+                gate: Mutex::new("shut"),
+            });
+            let (orders, taken) = mpsc::channel(1);
+            let interrupted = Actor::interrupted(&seat.site);
+            if let Some(order) = &interrupted {
+                desk.running.send_replace(Some(order.operation.clone()));
+            }
+            let actor = Actor {
+                site: seat.site.clone(),
+                watch: watch.clone(),
+                desk: desk.clone(),
+                orders: taken,
+                stopping: stopping.clone(),
+                replicas_seen: Vec::new(),
+            };
+            actors.push((actor, interrupted));
+            shards.push(Shard {
+                seat,
+                watch,
+                desk,
+                orders,
+            });
+        }
+        let history = Mutex::new(VecDeque::new());
+        let shards = Shards {
+            shared: Arc::new(Shared {
+                shards,
+                history,
+                stopping,
+            }),
+        };
+        for (actor, interrupted) in actors {
+            if let Some(order) = &interrupted {
+                shards.remember(order.operation.clone());
+            }
+            tokio::spawn(actor.run(interrupted));
+        }
+        shards
+    }
+
+    /// Starts no more operations and undoes or finishes the running ones; returns when none is left.
+    pub async fn stop(&self) {
+        for shard in &self.shared.shards {
+            let running = shard.desk.running.borrow().clone();
+            if let Some(operation) = running {
+                // Full means that an abort is on its way already.
+                let _ = operation.aborts.try_send(());
+            }
+        }
+        self.shared.stopping.cancel();
+        for shard in &self.shared.shards {
+            // The sender lives in the desk, which lives as long as `self`.
+            let _ = shard
+                .desk
+                .running
+                .subscribe()
+                .wait_for(Option::is_none)
+                .await;
+        }
+    }
+
+    fn shard(&self, name: &str) -> Option<&Shard<G, R>> {
+        self.shared
+            .shards
+            .iter()
+            .find(|shard| shard.seat.site.shard == name)
+    }
+
+    fn history(&self) -> MutexGuard<'_, VecDeque<Arc<Operation>>> {
+        self.shared
+            .history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, operation: Arc<Operation>) {
+        let mut history = self.history();
+        history.push_back(operation);
+        while history.len() > HISTORY_MAX {
+            history.pop_front();
+        }
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<Operation>> {
+        self.history()
+            .iter()
+            .rev()
+            .find(|operation| operation.id == id)
+            .cloned()
+    }
+
+    fn begin(&self, shard: &str, to: &str, dry_run: bool) -> Result<String, StartError> {
+        let shard = self.shard(shard).ok_or(StartError::UnknownShard)?;
+        if self.shared.stopping.is_cancelled() {
+            return Err(StartError::ShuttingDown);
+        }
+        let from: NodeName = shard
+            .seat
+            .site
+            .routes
+            .current()
+            .1
+            .unwrap_or_default()
+            .into();
+        let to: NodeName = to.into();
+        let id = operation_id();
+        let progress = Arc::new(Progress::new(&id, &shard.seat.site.shard, &from, &to));
+        let (aborts, aborted) = mpsc::channel(1);
+        let operation = Arc::new(Operation {
+            id: id.clone(),
+            progress,
+            aborts,
+        });
+        let mut busy = None;
+        shard
+            .desk
+            .running
+            .send_if_modified(|running| match running {
+                Some(other) => {
+                    busy = Some(other.id.clone());
+                    false
+                }
+                None => {
+                    *running = Some(operation.clone());
+                    true
+                }
+            });
+        if let Some(id) = busy {
+            return Err(StartError::Busy { id });
+        }
+        let task = if dry_run {
+            Task::DryRun { from, to }
+        } else {
+            Task::Switch { from, to }
+        };
+        self.remember(operation.clone());
+        let order = Order {
+            operation,
+            task,
+            aborted,
+        };
+        if shard.orders.try_send(order).is_err() {
+            shard.desk.running.send_replace(None);
+            return Err(StartError::ShuttingDown);
+        }
+        Ok(id)
+    }
+}
+
+impl<G: Gates, R: Routes> Control for Shards<G, R> {
+    fn names(&self) -> Vec<String> {
+        self.shared
+            .shards
+            .iter()
+            .map(|shard| shard.seat.site.shard.clone())
+            .collect()
+    }
+
+    fn status(&self, shard: &str) -> Option<ShardStatus> {
+        Some(self.shard(shard)?.status())
+    }
+
+    fn switchover(
+        &self,
+        shard: String,
+        to: String,
+        dry_run: bool,
+    ) -> BoxFuture<'_, Result<String, StartError>> {
+        Box::pin(async move { self.begin(&shard, &to, dry_run) })
+    }
+
+    fn operation(&self, id: &str) -> Option<OperationView> {
+        Some(self.find(id)?.progress.view())
+    }
+
+    fn wait(&self, id: String) -> BoxFuture<'_, Option<Report>> {
+        Box::pin(async move { self.find(&id)?.progress.wait().await })
+    }
+
+    fn abort(&self, id: &str) -> AbortAnswer {
+        let Some(operation) = self.find(id) else {
+            return AbortAnswer::Unknown;
+        };
+        if operation.progress.is_reported() {
+            return AbortAnswer::Ended;
+        }
+        if !operation.progress.can_abort() {
+            return AbortAnswer::TooLate;
+        }
+        // Full means that it was asked for already.
+        let _ = operation.aborts.try_send(());
+        AbortAnswer::Aborting
+    }
+}
+
+impl<G: Gates, R: Routes> Shard<G, R> {
+    fn status(&self) -> ShardStatus {
+        let (epoch, master) = self.seat.site.routes.current();
+        let snapshot = self.watch.snapshot();
+        let known = snapshot.nodes.iter().find_map(|node| node.facts.as_ref());
+        let running = self
+            .desk
+            .running
+            .borrow()
+            .as_ref()
+            .map(|operation| (operation.id.clone(), operation.progress.view().phase));
+        let held = [
+            "hold", "pause", "catch_up", "fence", "prove", "promote", "undo",
+        ];
+        let gate = match &running {
+            Some((_, phase)) if held.contains(&phase.as_str()) => "holding",
+            _ if master.is_none() => "shut",
+            _ => *self.desk.gate(),
+        };
+        ShardStatus {
+            name: self.seat.site.shard.clone(),
+            listen: self.seat.listen.clone(),
+            engine: known.map(|facts| facts.engine.to_string()),
+            version: known.map(|facts| facts.version.to_string()),
+            epoch,
+            gate: gate.to_owned(),
+            sessions: (self.seat.sessions)(),
+            operation: running.map(|(id, _)| id),
+            nodes: statuses(&snapshot, master.as_deref()),
+            master,
+        }
+    }
+}
+
+fn statuses(snapshot: &Snapshot, master: Option<&str>) -> Vec<NodeStatus> {
+    let now = Instant::now();
+    let offset = |node: &Observed| node.facts.as_ref().and_then(|facts| facts.offset);
+    let head = master
+        .and_then(|master| snapshot.node(master))
+        .and_then(offset);
+    let status = |node: &Observed| {
+        let role = match (&node.error, node.facts.as_ref().map(|facts| &facts.role)) {
+            (Some(_), _) | (_, None) => NodeRole::Unknown,
+            (None, Some(Role::Master)) => NodeRole::Master,
+            (None, Some(Role::Replica { .. })) => NodeRole::Replica,
+        };
+        let lag = |own: u64| Some(i64::try_from(head?).ok()? - i64::try_from(own).ok()?);
+        let seen = node
+            .seen_at
+            .map(|at| now.saturating_duration_since(at).as_millis());
+        let link = node.facts.as_ref().and_then(|facts| link_word(&facts.role));
+        NodeStatus {
+            node: node.name().to_string(),
+            role,
+            link: link.map(str::to_owned),
+            offset: offset(node),
+            lag_bytes: offset(node).and_then(lag),
+            seen_ms_ago: seen.and_then(|ms| u64::try_from(ms).ok()),
+            error: node.error.clone(),
+        }
+    };
+    snapshot.nodes.iter().map(status).collect()
+}

@@ -32,6 +32,8 @@ pub struct Begin {
     /// The replicas beside the target.
     pub others: Vec<String>,
     pub engine: String,
+    /// `REPLICAOF`, or `SLAVEOF` where that is the only word.
+    pub role_command: String,
     /// Where the old master is told to replicate from while it is fenced.
     pub sink_host: String,
     pub sink_port: u16,
@@ -63,16 +65,27 @@ impl Journal {
     /// Opens the journal of `shard`, and rewrites it so that only an unfinished record is left.
     pub fn open(state_dir: &Path, shard: &str) -> Result<Journal, JournalError> {
         let path = state_dir.join(format!("pointsman-{shard}.journal"));
-        let failed = |source| JournalError::Unusable { path: path.clone(), source };
+        let failed = |source| JournalError::Unusable {
+            path: path.clone(),
+            source,
+        };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(failed)?;
         lock(&file, &path)?;
         let mut text = Vec::new();
-        (&mut file).take(FILE_BYTES_MAX).read_to_end(&mut text).map_err(failed)?;
+        (&mut file)
+            .take(FILE_BYTES_MAX)
+            .read_to_end(&mut text)
+            .map_err(failed)?;
         let unfinished = replay(&text, &path)?;
         let (file, len) = rewrite(&path, unfinished.as_ref())?;
-        Ok(Journal { path, file, len, unfinished })
+        Ok(Journal {
+            path,
+            file,
+            len,
+            unfinished,
+        })
     }
 
     /// The operation that began and, as far as the journal knows, never ended.
@@ -89,7 +102,10 @@ impl Journal {
 
     /// Durable when it returns `Ok`. On an error the next start looks at the nodes once more.
     pub fn end(&mut self, operation: &str, outcome: Outcome) -> Result<(), JournalError> {
-        self.append(&Line::End { operation: operation.to_owned(), outcome })?;
+        self.append(&Line::End {
+            operation: operation.to_owned(),
+            outcome,
+        })?;
         self.unfinished = None;
         Ok(())
     }
@@ -101,7 +117,10 @@ impl Journal {
             // Half a line in front of the next record would make both unreadable.
             let _ = self.file.set_len(self.len);
         }
-        written.map_err(|source| JournalError::Unusable { path: self.path.clone(), source })?;
+        written.map_err(|source| JournalError::Unusable {
+            path: self.path.clone(),
+            source,
+        })?;
         self.len += text.len() as u64;
         Ok(())
     }
@@ -118,10 +137,13 @@ impl Journal {
 
 fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
     file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => JournalError::InUse { path: path.to_path_buf() },
-        TryLockError::Error(source) => {
-            JournalError::Unusable { path: path.to_path_buf(), source }
-        }
+        TryLockError::WouldBlock => JournalError::InUse {
+            path: path.to_path_buf(),
+        },
+        TryLockError::Error(source) => JournalError::Unusable {
+            path: path.to_path_buf(),
+            source,
+        },
     })
 }
 
@@ -134,8 +156,14 @@ fn encode(line: &Line) -> Vec<u8> {
 /// The last begin without an end, from all complete lines.
 fn replay(text: &[u8], path: &Path) -> Result<Option<Begin>, JournalError> {
     let mut unfinished: Option<Begin> = None;
-    let complete = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    let lines = text.get(..complete).unwrap_or_default().split(|&byte| byte == b'\n');
+    let complete = text
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |end| end + 1);
+    let lines = text
+        .get(..complete)
+        .unwrap_or_default()
+        .split(|&byte| byte == b'\n');
     for (at, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Line::Begin(begin)) => unfinished = Some(begin),
@@ -143,7 +171,10 @@ fn replay(text: &[u8], path: &Path) -> Result<Option<Begin>, JournalError> {
                 unfinished = unfinished.filter(|begin| begin.operation != operation);
             }
             Err(_) => {
-                return Err(JournalError::Damaged { path: path.to_path_buf(), line: at + 1 });
+                return Err(JournalError::Damaged {
+                    path: path.to_path_buf(),
+                    line: at + 1,
+                });
             }
         }
     }
@@ -152,16 +183,25 @@ fn replay(text: &[u8], path: &Path) -> Result<Option<Begin>, JournalError> {
 
 /// Replaces the file by one that holds `unfinished` only. A crash leaves the old file or the new.
 fn rewrite(path: &Path, unfinished: Option<&Begin>) -> Result<(File, u64), JournalError> {
-    let failed = |source| JournalError::Unusable { path: path.to_path_buf(), source };
+    let failed = |source| JournalError::Unusable {
+        path: path.to_path_buf(),
+        source,
+    };
     let fresh = path.with_extension("journal.new");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true);
     let mut file = options.open(&fresh).map_err(failed)?;
     lock(&file, path)?;
-    let text = unfinished.map(|begin| encode(&Line::Begin(begin.clone()))).unwrap_or_default();
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+    let text = unfinished
+        .map(|begin| encode(&Line::Begin(begin.clone())))
+        .unwrap_or_default();
+    file.write_all(&text)
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
     std::fs::rename(&fresh, path).map_err(failed)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let directory = File::open(directory.unwrap_or(Path::new("."))).map_err(failed)?;
     directory.sync_all().map_err(failed)?;
     Ok((file, text.len() as u64))

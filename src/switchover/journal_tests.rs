@@ -9,10 +9,16 @@ fn begun(operation: &str) -> Begin {
         to: "h:2".to_owned(),
         others: vec!["h:3".to_owned()],
         engine: "redis".to_owned(),
+        role_command: "REPLICAOF".to_owned(),
         sink_host: "127.0.0.1".to_owned(),
         sink_port: 1,
         replica_read_only: "yes".to_owned(),
-        facts: Facts { dialect: Dialect::Redis, knows_pause: true, lag: 0, lag_small: 1 },
+        facts: Facts {
+            dialect: Dialect::Redis,
+            knows_pause: true,
+            lag: 0,
+            lag_small: 1,
+        },
         terms: Terms::default(),
         started_at_ms: 7,
     }
@@ -41,20 +47,29 @@ fn an_operation_without_an_end_is_found_again() {
     drop(journal);
     let journal = Journal::open(directory.path(), "a").unwrap();
     assert_eq!(journal.unfinished(), None);
-    assert_eq!(std::fs::metadata(file_of(&directory)).unwrap().len(), 0, "rewritten compactly");
+    assert_eq!(
+        std::fs::metadata(file_of(&directory)).unwrap().len(),
+        0,
+        "rewritten compactly"
+    );
 }
 
 #[test]
 fn a_write_torn_at_any_byte_leaves_what_was_durable_before() {
     let first = encode(&Line::Begin(begun("one")));
     let outcome = Outcome::Switched;
-    let second = encode(&Line::End { operation: "one".to_owned(), outcome });
+    let second = encode(&Line::End {
+        operation: "one".to_owned(),
+        outcome,
+    });
     let whole = [first.clone(), second].concat();
     for cut in 0..=whole.len() {
         let directory = directory();
         std::fs::write(file_of(&directory), &whole[..cut]).unwrap();
         let mut journal = Journal::open(directory.path(), "a").unwrap();
-        let expected = (first.len()..whole.len()).contains(&cut).then(|| begun("one"));
+        let expected = (first.len()..whole.len())
+            .contains(&cut)
+            .then(|| begun("one"));
         assert_eq!(journal.unfinished(), expected.as_ref(), "torn at {cut}");
         journal.begin(&begun("two")).unwrap();
         drop(journal);
@@ -70,7 +85,10 @@ fn damage_before_the_last_line_is_told_and_not_guessed_over() {
     text.extend(encode(&Line::Begin(begun("one"))));
     std::fs::write(file_of(&directory), text).unwrap();
     let error = Journal::open(directory.path(), "a").unwrap_err();
-    assert!(matches!(error, JournalError::Damaged { line: 1, .. }), "{error}");
+    assert!(
+        matches!(error, JournalError::Damaged { line: 1, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -91,9 +109,18 @@ fn an_unwritable_directory_is_an_error_that_names_the_setting() {
 #[test]
 fn a_full_disk_is_an_error_at_the_record_and_nothing_is_remembered() {
     // /dev/full refuses every write as a full disk does.
-    let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
+    let full = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
     let path = PathBuf::from("/dev/full");
-    let mut journal = Journal { path, file: full, len: 0, unfinished: None };
+    let mut journal = Journal {
+        path,
+        file: full,
+        len: 0,
+        unfinished: None,
+    };
     assert!(journal.begin(&begun("one")).is_err());
     assert_eq!(journal.unfinished(), None);
 }

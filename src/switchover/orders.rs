@@ -34,11 +34,17 @@ impl SinkAddress {
     /// Port 1 of the node's own loopback refuses at once and nothing leaves the host. Redis and
     /// Valkey connect asynchronously, so a refused connection costs them nothing.
     pub fn closed_port() -> SinkAddress {
-        SinkAddress { host: "127.0.0.1".to_owned(), port: 1 }
+        SinkAddress {
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+        }
     }
 
     pub fn of(address: SocketAddr) -> SinkAddress {
-        SinkAddress { host: address.ip().to_string(), port: address.port() }
+        SinkAddress {
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
     }
 }
 
@@ -59,7 +65,11 @@ pub enum Reading {
     /// It says that it is master: somebody promoted it.
     Master { offset: Option<u64> },
     /// It follows `of`; `offset` is what it has applied.
-    Following { of: (String, u16), connected: bool, offset: Option<u64> },
+    Following {
+        of: (String, u16),
+        connected: bool,
+        offset: Option<u64>,
+    },
 }
 
 impl Orders {
@@ -87,7 +97,9 @@ impl Orders {
         within: Duration,
     ) -> Result<(), NodeError> {
         let ms = length.as_millis().to_string();
-        connection.order(&["CLIENT", "PAUSE", &ms, "WRITE"], within).await
+        connection
+            .order(&["CLIENT", "PAUSE", &ms, "WRITE"], within)
+            .await
     }
 
     pub async fn unpause(
@@ -128,7 +140,9 @@ impl Orders {
             Err(error) => return lost(error),
         };
         let around = usize::from(pause.is_some());
-        let answers = values.get(around..values.len() - around).unwrap_or_default();
+        let answers = values
+            .get(around..values.len() - around)
+            .unwrap_or_default();
         let judged = match self.engine {
             Engine::Redis | Engine::Valkey => redis::fence_answers(answers),
             Engine::Kvrocks => kvrocks::fence_answers(answers),
@@ -186,9 +200,18 @@ pub async fn read_target(
     let value = connection.call(&["ROLE"], within).await?;
     match RoleReply::of(&value) {
         Some(RoleReply::Master { offset }) => Ok(Reading::Master { offset }),
-        Some(RoleReply::Replica { host, port, state, offset }) => {
+        Some(RoleReply::Replica {
+            host,
+            port,
+            state,
+            offset,
+        }) => {
             let connected = state == "connected";
-            Ok(Reading::Following { of: (host, port), connected, offset })
+            Ok(Reading::Following {
+                of: (host, port),
+                connected,
+                offset,
+            })
         }
         _ => Err(refused(connection, "ROLE", &value)),
     }
@@ -217,7 +240,11 @@ fn fenced(answer: &Value, info: &Value, sink: &SinkAddress) -> Change<u64> {
     let refusal = answer.error().unwrap_or("it already followed that address");
     let Some(info) = Info::of(info) else {
         let reason = "the role after the fence could not be read".to_owned();
-        return if said_ok { Change::Unclear(reason) } else { Change::NotDone(refusal.to_owned()) };
+        return if said_ok {
+            Change::Unclear(reason)
+        } else {
+            Change::NotDone(refusal.to_owned())
+        };
     };
     let at_sink = info.is("role", "slave")
         && info.is("master_host", &sink.host)
@@ -284,7 +311,10 @@ mod tests {
         let elsewhere = "role:slave\nmaster_host:10.0.0.9\nmaster_port:1\nmaster_repl_offset:7";
         assert!(matches!(check(ok("OK"), elsewhere), Change::Unclear(_)));
         let error = Value::Error("NOPERM".to_owned());
-        assert_eq!(check(error, "role:master"), Change::NotDone("NOPERM".to_owned()));
+        assert_eq!(
+            check(error, "role:master"),
+            Change::NotDone("NOPERM".to_owned())
+        );
     }
 
     #[test]

@@ -16,9 +16,9 @@
 //!     while they wait. It protects nothing. Refused: go on without. No reply: undo.
 //!  4. With 3: the offsets of both are read until the gap is small (before Redis 7: zero), up to
 //!     T(sync), counted from the drain's end. Late: undo, or go on if `force_on_timeout`.
-//!  5. PROXY fences OLD: it now replicates from a sink, refuses every write with READONLY, and feeds
-//!     TARGET the rest of its log, which ends at F. From here on nobody acknowledges a write. TARGET
-//!     does not notice. The pause is lifted. No reply: undo (which first finds out).
+//!  5. PROXY fences OLD: it now replicates from a sink, refuses every write with READONLY, and
+//!     feeds TARGET the rest of its log, which ends at F. From here on nobody acknowledges a write.
+//!     TARGET does not notice. The pause is lifted. No reply: undo (which first finds out).
 //!  6. PROXY reads TARGET's own offset, from the moment the fence is sent, and OLD's once more.
 //!     Proven: OLD said F twice and TARGET says F. If OLD grew, F is the new value. TARGET's link
 //!     down and not at F: undo at once. OLD gone after it said F: go on where the fence is exact.
@@ -37,11 +37,11 @@
 //! T(hold) is armed with 2. When it runs out before 7: undo, and the writers are released to OLD
 //! whether or not OLD could be restored, which goes on behind them.
 //!
-//! After a crash of PROXY [`recover`] asks both nodes. TARGET is master: 8 and on. OLD is master, or
-//! fenced beside a TARGET that answers and is none: undo. Otherwise ask again; nobody is master.
+//! After a crash of PROXY [`recover`] asks both nodes. TARGET is master: 8 and on. OLD is master,
+//! or fenced beside a TARGET that answers and is none: undo. Otherwise ask again; nobody is master.
 //!
 //! **Invariant:** no I/O, no clock, no randomness, no `await`: timers are effects, so not even the
-//! time of day is passed in, and `tests/model.rs` can walk every interleaving of this very code
+//! time of day is passed in, and `tests/model` can walk every interleaving of this very code
 //! with crashes, lost replies, and commands that execute late.
 //!
 //! # Trade-offs
@@ -58,9 +58,12 @@
 
 mod effect;
 mod finish;
+mod prove;
 mod recover;
 mod state;
 mod step;
+#[cfg(test)]
+mod tests;
 mod undo;
 
 pub use effect::*;
@@ -103,7 +106,7 @@ pub fn step(state: &State, event: Event) -> (State, Vec<Effect>) {
 pub fn phase(state: &State) -> &'static str {
     match &state.stage {
         Stage::Preflight => "preflight",
-        Stage::Recording => "journal",
+        Stage::Recording(_) => "journal",
         Stage::Warming => "pre_dial",
         Stage::Draining => "hold",
         Stage::Pausing => "pause",

@@ -10,6 +10,7 @@
 pub mod examine;
 pub mod requirements;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -17,12 +18,13 @@ use tokio::time::Instant;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::switchover::attach::same_tail;
-use crate::switchover::orders::{Orders, Reading, own_offset, read_target};
+use crate::switchover::orders::{Orders, Reading, SinkAddress, own_offset, read_target};
 use crate::switchover::plan::{Dialect, Facts};
 use crate::switchover::preflight::examine::{Examined, examine};
-use crate::switchover::preflight::requirements::{Cast, Gap, single};
+use crate::switchover::preflight::requirements::{Cast, Gap, output_limit, single};
+use crate::switchover::sink::Sink;
 use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::Role;
+use crate::topology::facts::{Link, Role, split};
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, Credentials, NodeName};
 
@@ -56,6 +58,43 @@ pub struct Passed {
     pub replica_read_only: String,
     /// The target's count of full synchronisations so far.
     pub full_syncs: u64,
+    pub sink_address: SinkAddress,
+    /// The listener behind `sink_address`, where the engine needs one.
+    pub sink: Option<Sink>,
+}
+
+impl Passed {
+    /// Opens the sink where the engine needs one: at `fence_address` (`host` or `host:port`), or at
+    /// our end of the connection to the old master.
+    pub async fn with_sink(mut self, fence_address: Option<&str>) -> Result<Passed, String> {
+        if !self.orders.needs_listening_sink() {
+            return Ok(self);
+        }
+        let failed = |error: std::io::Error| {
+            format!("the sink for the fenced master cannot listen: {error}; check fence_address")
+        };
+        let connection = &self.old.connection;
+        let Some(address) = fence_address else {
+            let (local, peer) = (connection.local_addr().ip(), connection.peer_addr().ip());
+            let sink = Sink::open(local, 0, Some(peer)).await.map_err(failed)?;
+            self.sink_address = SinkAddress::of(sink.address());
+            self.sink = Some(sink);
+            return Ok(self);
+        };
+        let named = split(address).and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = named.unwrap_or((address, 0));
+        let everywhere = match connection.local_addr().ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let sink = Sink::open(everywhere, port, None).await.map_err(failed)?;
+        self.sink_address = SinkAddress {
+            host: host.to_owned(),
+            port: sink.address().port(),
+        };
+        self.sink = Some(sink);
+        Ok(self)
+    }
 }
 
 /// One node's connection, and the names the node goes by.
@@ -68,15 +107,23 @@ pub struct Seat {
 pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
     if !question.nodes.contains(&question.to) {
         let nodes = question.nodes.join(", ");
-        return Err(vec![format!("{} is no node of this shard; use one of {nodes}", question.to)]);
+        return Err(vec![format!(
+            "{} is no node of this shard; use one of {nodes}",
+            question.to
+        )]);
     }
     if question.from == question.to {
-        return Err(vec![format!("{} is the master already; nothing is to be done", question.to)]);
+        return Err(vec![format!(
+            "{} is the master already; nothing is to be done",
+            question.to
+        )]);
     }
     let (mut seen, mut failings) = examine_all(question).await;
     learn_names(&mut seen, question.within).await;
     let mut take = |name: &NodeName| {
-        let at = seen.iter().position(|(connection, _)| connection.node() == name)?;
+        let at = seen
+            .iter()
+            .position(|(connection, _)| connection.node() == name)?;
         Some(seen.swap_remove(at))
     };
     let (old, target) = (take(&question.from), take(&question.to));
@@ -90,7 +137,11 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         }
     };
     let others = seen.iter().map(|(_, examined)| examined).collect();
-    let cast = Cast { old: &old_seen, target: &target_seen, others };
+    let cast = Cast {
+        old: &old_seen,
+        target: &target_seen,
+        others,
+    };
     failings.extend(cast.failings());
     // With the wrong roles a gap means nothing.
     let mut lag = 0;
@@ -98,7 +149,13 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         match gap(&mut old, &mut target, question).await {
             Ok(gap) => {
                 lag = gap.lag();
-                failings.extend(gap.failings(&old_seen, &target_seen));
+                let backlog = target_seen.facts.backlog_bytes;
+                let gap = Gap {
+                    output_limit: output_limit(&old_seen),
+                    backlog,
+                    ..gap
+                };
+                failings.extend(gap.failings(&question.from, &question.to));
             }
             Err(failing) => failings.push(failing),
         }
@@ -109,7 +166,10 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
     if !failings.is_empty() {
         return Err(failings);
     }
-    let seat = |connection, examined: Examined| Seat { connection, identity: examined.identity };
+    let seat = |connection, examined: Examined| Seat {
+        connection,
+        identity: examined.identity,
+    };
     Ok(Passed {
         facts: Facts {
             dialect: dialect(old_seen.orders.engine, old_seen.facts.version),
@@ -120,9 +180,14 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         orders: old_seen.orders,
         replica_read_only: old_seen.read_only().unwrap_or_default().to_owned(),
         full_syncs: target_seen.facts.syncs.full,
+        sink_address: SinkAddress::closed_port(),
+        sink: None,
         old: seat(old, old_seen),
         target: seat(target, target_seen),
-        others: seen.into_iter().map(|(connection, one)| seat(connection, one)).collect(),
+        others: seen
+            .into_iter()
+            .map(|(connection, one)| seat(connection, one))
+            .collect(),
     })
 }
 
@@ -189,15 +254,30 @@ async fn gap(
     let before = own_offset(old, question.within).await.map_err(text)?;
     let began = Instant::now();
     let reading = read_target(target, question.within).await.map_err(text)?;
-    let Reading::Following { offset: Some(target_offset), connected: true, .. } = reading else {
-        return Err(format!("{} lost its link just now; wait until it is up", target.node()));
+    let Reading::Following {
+        offset: Some(target_offset),
+        connected: true,
+        ..
+    } = reading
+    else {
+        return Err(format!(
+            "{} lost its link just now; wait until it is up",
+            target.node()
+        ));
     };
     let old_offset = own_offset(old, question.within).await.map_err(text)?;
     // The readings are a fraction of a millisecond apart, so the rate is rough: it is an
     // exaggeration by one write at worst, which the floor of one millisecond keeps small.
     let elapsed_us = began.elapsed().as_micros().max(1000) as u64;
     let rate_per_s = old_offset.saturating_sub(before).saturating_mul(1_000_000) / elapsed_us;
-    Ok(Gap { old_offset, target_offset, max_lag: question.max_lag, rate_per_s })
+    let max_lag = question.max_lag;
+    Ok(Gap {
+        old_offset,
+        target_offset,
+        max_lag,
+        rate_per_s,
+        ..Gap::default()
+    })
 }
 
 /// Kvrocks has no replication id by default; the end of both logs must be the same bytes instead.
@@ -238,7 +318,11 @@ pub async fn check_shard(
     proxy: &ProxyConfig,
     switchover: &SwitchoverConfig,
 ) -> Vec<NodeCheck> {
-    let nodes: Vec<NodeName> = shard.nodes.iter().map(|node| node.as_str().into()).collect();
+    let nodes: Vec<NodeName> = shard
+        .nodes
+        .iter()
+        .map(|node| node.as_str().into())
+        .collect();
     let question = Question {
         credentials: Credentials::of(shard),
         name: "pointsman-check".to_owned(),
@@ -250,10 +334,13 @@ pub async fn check_shard(
     };
     let mut checks = Vec::new();
     for node in nodes {
-        let alone = Question { nodes: vec![node.clone()], ..question.clone() };
+        let alone = Question {
+            nodes: vec![node.clone()],
+            ..question.clone()
+        };
         let (seen, problems) = examine_all(&alone).await;
         checks.push(match seen.into_iter().next() {
-            Some((_, examined)) => checked(examined, switchover.max_lag),
+            Some((_, examined)) => checked(examined),
             None => NodeCheck {
                 node: node.to_string(),
                 role: "unknown".to_owned(),
@@ -264,31 +351,62 @@ pub async fn check_shard(
             },
         });
     }
-    let masters = checks.iter().filter(|check| check.role == "master").count();
-    if masters != 1
-        && let Some(first) = checks.first_mut()
-    {
-        first.problems.push(format!("the shard has {masters} masters; it needs exactly one"));
-    }
+    check_together(&mut checks, switchover.max_lag);
     checks
 }
 
-fn checked(examined: Examined, max_lag: u64) -> NodeCheck {
+fn checked(examined: Examined) -> NodeCheck {
     let mut problems = Vec::new();
     single(&examined, &mut problems);
-    let _ = max_lag;
     let facts = examined.facts;
-    if let Role::Replica { link, .. } = facts.role
-        && link != crate::topology::facts::Link::Up
+    if let Role::Replica {
+        link: Link::Down | Link::Sync,
+        ..
+    } = facts.role
     {
-        problems.push(format!("the link of {} to its master is not up", facts.node));
+        problems.push(format!(
+            "the link of {} to its master is not up",
+            facts.node
+        ));
     }
     NodeCheck {
         node: facts.node.to_string(),
-        role: if facts.role.is_master() { "master" } else { "replica" }.to_owned(),
+        role: if facts.role.is_master() {
+            "master"
+        } else {
+            "replica"
+        }
+        .to_owned(),
         engine: Some(facts.engine.to_string()),
         version: Some(facts.version.to_string()),
         offset: facts.offset,
         problems,
+    }
+}
+
+/// What only shows when the nodes are looked at side by side.
+fn check_together(checks: &mut [NodeCheck], max_lag: u64) {
+    let masters = checks.iter().filter(|check| check.role == "master");
+    let offsets: Vec<u64> = masters
+        .map(|check| check.offset.unwrap_or_default())
+        .collect();
+    let &[offset] = offsets.as_slice() else {
+        if let Some(first) = checks.first_mut() {
+            let count = offsets.len();
+            first.problems.push(format!(
+                "the shard has {count} masters; it needs exactly one"
+            ));
+        }
+        return;
+    };
+    for check in checks.iter_mut() {
+        let lag = offset.saturating_sub(check.offset.unwrap_or(offset));
+        if lag > max_lag {
+            let problem = format!(
+                "{} is {lag} behind, more than max_lag {max_lag}",
+                check.node
+            );
+            check.problems.push(problem);
+        }
     }
 }

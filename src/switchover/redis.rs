@@ -23,7 +23,11 @@ pub fn fence_order(role_command: &str, sink: &SinkAddress) -> Vec<Vec<Bytes>> {
 
 /// The setting that makes a replica refuse writes; servers without REPLICAOF know the old name.
 pub fn read_only_setting(role_command: &str) -> &'static str {
-    if role_command == "SLAVEOF" { "slave-read-only" } else { "replica-read-only" }
+    if role_command == "SLAVEOF" {
+        "slave-read-only"
+    } else {
+        "replica-read-only"
+    }
 }
 
 /// The answers to REPLICAOF and INFO inside the transaction, or why it did not run.

@@ -34,7 +34,9 @@ pub async fn settle(connection: &mut Connection, within: Duration) -> Result<Inf
         // Without its own id this connection would have to kill itself to be sure.
         let own = connection.client_id().and_then(|id| u64::try_from(id).ok());
         let own = own.ok_or_else(|| refused(connection, "CLIENT ID", &list))?;
-        let others = clients.iter().filter(|one| one.name == connection.name() && one.id != own);
+        let others = clients
+            .iter()
+            .filter(|one| one.name == connection.name() && one.id != own);
         let ids: Vec<String> = others.map(|one| one.id.to_string()).collect();
         if ids.is_empty() {
             let info = Info::of(&info).ok_or_else(|| refused(connection, "INFO", &info))?;

@@ -25,10 +25,11 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Listens on a port chosen by the kernel at `local`, our end of the connection to the node,
-    /// which is therefore an address that the node reaches. Lets in connections of `peer` only.
-    pub async fn open(local: IpAddr, peer: IpAddr) -> io::Result<Sink> {
-        let listener = TcpListener::bind((local, 0)).await?;
+    /// Listens at `local`, our end of the connection to the node, which is therefore an address
+    /// that the node reaches; port 0 leaves the port to the kernel. Lets in `peer` only, or anybody
+    /// when addresses are translated on the way and the peer cannot be known.
+    pub async fn open(local: IpAddr, port: u16, peer: Option<IpAddr>) -> io::Result<Sink> {
+        let listener = TcpListener::bind((local, port)).await?;
         let address = listener.local_addr()?;
         let accepting = tokio::spawn(accept(listener, peer));
         Ok(Sink { address, accepting })
@@ -46,13 +47,16 @@ impl Drop for Sink {
     }
 }
 
-async fn accept(listener: TcpListener, peer: IpAddr) {
+async fn accept(listener: TcpListener, peer: Option<IpAddr>) {
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
             // Both arms are cancel-safe: an accepted connection is handed over in the same step.
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) if from.ip() == peer && open.len() < CONNECTIONS_MAX => {
+                Ok((stream, from))
+                    if peer.is_none_or(|peer| peer == from.ip())
+                        && open.len() < CONNECTIONS_MAX =>
+                {
                     open.spawn(discard(stream));
                 }
                 Ok(_) => {}
@@ -82,22 +86,29 @@ mod tests {
 
     #[tokio::test]
     async fn the_peer_is_let_in_and_never_answered() {
-        let sink = Sink::open(LOCAL, LOCAL).await.unwrap();
+        let sink = Sink::open(LOCAL, 0, Some(LOCAL)).await.unwrap();
         let mut stream = TcpStream::connect(sink.address()).await.unwrap();
-        stream.write_all(&b"*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n".repeat(1000)).await.unwrap();
+        stream
+            .write_all(&b"*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n".repeat(1000))
+            .await
+            .unwrap();
         let answer = timeout(Duration::from_millis(50), stream.read_u8()).await;
         assert!(answer.is_err(), "the sink answered or closed: {answer:?}");
         drop(sink);
-        let ended = timeout(LONG, stream.read_u8()).await.expect("closed with the sink");
+        let ended = timeout(LONG, stream.read_u8())
+            .await
+            .expect("closed with the sink");
         assert!(ended.is_err());
     }
 
     #[tokio::test]
     async fn a_stranger_is_turned_away() {
         let peer = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
-        let sink = Sink::open(LOCAL, peer).await.unwrap();
+        let sink = Sink::open(LOCAL, 0, Some(peer)).await.unwrap();
         let mut stream = TcpStream::connect(sink.address()).await.unwrap();
-        let ended = timeout(LONG, stream.read_u8()).await.expect("closed at once");
+        let ended = timeout(LONG, stream.read_u8())
+            .await
+            .expect("closed at once");
         assert!(ended.is_err());
     }
 }

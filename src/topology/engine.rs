@@ -33,8 +33,12 @@ impl Version {
     fn parse(text: &str) -> Version {
         let text = text.strip_prefix('v').unwrap_or(text);
         let digits = |part: &str| {
-            let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-            part.get(..end).and_then(|digits| digits.parse().ok()).unwrap_or_default()
+            let end = part
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(part.len());
+            part.get(..end)
+                .and_then(|digits| digits.parse().ok())
+                .unwrap_or_default()
         };
         let mut parts = text.split('.').map(digits);
         let mut next = || parts.next().unwrap_or_default();
@@ -74,8 +78,10 @@ pub struct Abilities {
 
 impl Abilities {
     /// Questions that change nothing on any server; the answers go to [`Abilities::from_answers`].
-    pub const PROBES: [&'static [&'static str]; 2] =
-        [&["COMMAND", "INFO", "replicaof"], &["CLIENT", "PAUSE", "probe", "WRITE"]];
+    pub const PROBES: [&'static [&'static str]; 2] = [
+        &["COMMAND", "INFO", "replicaof"],
+        &["CLIENT", "PAUSE", "probe", "WRITE"],
+    ];
 
     pub fn from_answers(engine: Engine, version: Version, answers: &[Value]) -> Abilities {
         let replicaof = match answers.first() {
@@ -83,9 +89,10 @@ impl Abilities {
             _ => engine != Engine::Kvrocks && version >= Version(5, 0, 0),
         };
         // A server that knows PAUSE complains about the number, not about the subcommand.
-        let complains_about_number = answers.get(1).and_then(Value::error).is_some_and(|text| {
-            text.to_ascii_lowercase().contains("integer")
-        });
+        let complains_about_number = answers
+            .get(1)
+            .and_then(Value::error)
+            .is_some_and(|text| text.to_ascii_lowercase().contains("integer"));
         let pause = complains_about_number
             && match engine {
                 Engine::Redis => version >= Version(6, 2, 0),
@@ -112,7 +119,10 @@ mod tests {
 
     #[test]
     fn the_engine_is_told_by_the_field_that_only_it_has() {
-        assert_eq!(identified("redis_version:7.0.15"), (Engine::Redis, Version(7, 0, 15)));
+        assert_eq!(
+            identified("redis_version:7.0.15"),
+            (Engine::Redis, Version(7, 0, 15))
+        );
         let kvrocks = "version:unstable\r\nkvrocks_version:unstable\r\nredis_version:4.0.0";
         assert_eq!(identified(kvrocks), (Engine::Kvrocks, Version(0, 0, 0)));
         let valkey = "redis_version:7.2.4\r\nvalkey_version:8.1.0-rc1";
@@ -125,7 +135,10 @@ mod tests {
         let knows = answers("ERR timeout is not an integer or out of range");
         let known = |version| Abilities::from_answers(Engine::Redis, version, &knows).pause;
         assert!(known(Version(7, 0, 0)));
-        assert!(!known(Version(6, 0, 9)), "before 6.2 there is no WRITE mode");
+        assert!(
+            !known(Version(6, 0, 9)),
+            "before 6.2 there is no WRITE mode"
+        );
         let syntax = answers("ERR Syntax error, try CLIENT LIST|INFO|KILL ip:port|GETNAME|SETNAME");
         let kvrocks = Abilities::from_answers(Engine::Kvrocks, Version(2, 10, 0), &syntax);
         assert!(!kvrocks.pause);

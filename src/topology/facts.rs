@@ -57,7 +57,11 @@ impl Role {
                     _ => Link::Down,
                 };
                 let host = info.get("master_host")?.to_owned();
-                Some(Role::Replica { host, port: info.number("master_port")?, link })
+                Some(Role::Replica {
+                    host,
+                    port: info.number("master_port")?,
+                    link,
+                })
             }
             _ => None,
         }
@@ -94,7 +98,10 @@ pub struct SyncCounters {
 impl SyncCounters {
     pub fn of(stats: &Info) -> SyncCounters {
         let number = |name| stats.number(name).unwrap_or_default();
-        SyncCounters { full: number("sync_full"), partial: number("sync_partial_ok") }
+        SyncCounters {
+            full: number("sync_full"),
+            partial: number("sync_partial_ok"),
+        }
     }
 }
 
@@ -110,7 +117,11 @@ impl NodeFacts {
         let values = connection.call_words(&commands, within).await?;
         let node = connection.node().clone();
         NodeFacts::of(node.clone(), &values).ok_or_else(|| NodeError::Refused {
-            text: values.iter().find_map(Value::error).unwrap_or("no INFO replication").to_owned(),
+            text: values
+                .iter()
+                .find_map(Value::error)
+                .unwrap_or("no INFO replication")
+                .to_owned(),
             command: "INFO".to_owned(),
             node,
         })
@@ -134,7 +145,10 @@ impl NodeFacts {
             Role::Master => replication.number("master_repl_offset"),
             Role::Replica { .. } => replication.number("slave_repl_offset"),
         };
-        let attached = replication.numbered("slave").filter_map(attached_address).collect();
+        let attached = replication
+            .numbered("slave")
+            .filter_map(attached_address)
+            .collect();
         Some(NodeFacts {
             node,
             engine,
@@ -159,13 +173,19 @@ fn is_loading(persistence: &Info) -> bool {
 fn role_of(told: &RoleReply) -> Option<Role> {
     match told {
         RoleReply::Master { .. } => Some(Role::Master),
-        RoleReply::Replica { host, port, state, .. } => {
+        RoleReply::Replica {
+            host, port, state, ..
+        } => {
             let link = match state.as_str() {
                 "connected" => Link::Up,
                 "sync" => Link::Sync,
                 _ => Link::Down,
             };
-            Some(Role::Replica { host: host.clone(), port: *port, link })
+            Some(Role::Replica {
+                host: host.clone(),
+                port: *port,
+                link,
+            })
         }
         RoleReply::Sentinel => None,
     }
@@ -181,20 +201,28 @@ fn offset_of(told: &RoleReply) -> Option<u64> {
 /// `ip:port` of a `slave0:ip=..,port=..,state=..` value.
 fn attached_address(value: &str) -> Option<String> {
     let field = |name: &str| {
-        value.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        value
+            .split(',')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     };
     Some(join(field("ip")?, field("port")?.parse().ok()?))
 }
 
 /// `host:port`, with brackets around an IPv6 address.
 pub fn join(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// Host and port of `host:port`, without the brackets of an IPv6 address.
 pub fn split(address: &str) -> Option<(&str, &str)> {
     let (host, port) = address.rsplit_once(':')?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     Some((bare.unwrap_or(host), port))
 }
 
@@ -224,7 +252,13 @@ mod tests {
         assert_eq!(seen.offset, Some(99));
         assert_eq!(seen.role.follows().as_deref(), Some("10.0.0.1:7"));
         assert!(matches!(seen.role, Role::Replica { link: Link::Up, .. }));
-        assert_eq!(seen.syncs, SyncCounters { full: 2, partial: 3 });
+        assert_eq!(
+            seen.syncs,
+            SyncCounters {
+                full: 2,
+                partial: 3
+            }
+        );
     }
 
     #[test]

@@ -25,12 +25,29 @@ pub struct Identity {
 impl Identity {
     /// A node that is known by its name alone, because it could not be reached.
     pub fn unresolved(name: NodeName) -> Identity {
-        Identity { name, addresses: Vec::new(), aliases: Vec::new() }
+        Identity {
+            name,
+            addresses: Vec::new(),
+            aliases: Vec::new(),
+        }
+    }
+
+    /// A node that is not connected yet, by the addresses that its name leads to.
+    pub async fn look_up(name: NodeName, within: Duration) -> Identity {
+        let mut identity = Identity::unresolved(name.clone());
+        if let Ok(Ok(found)) = timeout(within, tokio::net::lookup_host(name.as_ref())).await {
+            identity.addresses = found.take(ADDRESSES_MAX).collect();
+        }
+        identity
     }
 
     pub fn of(connection: &Connection) -> Identity {
         let addresses = vec![connection.peer_addr()];
-        Identity { name: connection.node().clone(), addresses, aliases: Vec::new() }
+        Identity {
+            name: connection.node().clone(),
+            addresses,
+            aliases: Vec::new(),
+        }
     }
 
     pub fn ip(&self) -> Option<IpAddr> {
@@ -73,7 +90,11 @@ mod tests {
 
     fn identity(name: &str, address: &str) -> Identity {
         let addresses = vec![address.parse().unwrap()];
-        Identity { name: name.into(), addresses, aliases: Vec::new() }
+        Identity {
+            name: name.into(),
+            addresses,
+            aliases: Vec::new(),
+        }
     }
 
     #[test]
@@ -89,7 +110,10 @@ mod tests {
     async fn a_host_name_that_leads_to_the_node_is_learned() {
         let mut node = identity("127.0.0.1:6379", "127.0.0.1:6379");
         node.learn("localhost", 6380, Duration::from_secs(5)).await;
-        assert!(!node.is_called("localhost", 6380), "another port is another node");
+        assert!(
+            !node.is_called("localhost", 6380),
+            "another port is another node"
+        );
         node.learn("localhost", 6379, Duration::from_secs(5)).await;
         assert!(node.is_called("localhost", 6379));
     }

@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::ShardConfig;
 use crate::resp::reply::{ReplyDecoder, ReplyError, Value};
+use crate::resp::scan::write_request;
 pub use crate::topology::engine::{Abilities, Engine, Version};
 pub use crate::topology::facts::NodeFacts;
 
@@ -31,8 +32,14 @@ pub struct Credentials {
 
 impl Credentials {
     pub fn of(shard: &ShardConfig) -> Credentials {
-        let password = shard.password.as_ref().map(|secret| secret.expose().to_owned());
-        Credentials { username: shard.username.clone(), password }
+        let password = shard
+            .password
+            .as_ref()
+            .map(|secret| secret.expose().to_owned());
+        Credentials {
+            username: shard.username.clone(),
+            password,
+        }
     }
 }
 
@@ -40,13 +47,18 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let password = self.password.as_ref().map(|_| "***");
         let mut debug = out.debug_struct("Credentials");
-        debug.field("username", &self.username).field("password", &password).finish()
+        debug
+            .field("username", &self.username)
+            .field("password", &password)
+            .finish()
     }
 }
 
 /// The arguments of one command.
 pub fn words(args: &[&str]) -> Vec<Bytes> {
-    args.iter().map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect()
+    args.iter()
+        .map(|arg| Bytes::copy_from_slice(arg.as_bytes()))
+        .collect()
 }
 
 /// A control connection, authenticated and named.
@@ -71,7 +83,10 @@ impl Connection {
         name: &str,
         within: Duration,
     ) -> Result<Connection, NodeError> {
-        let unreachable = |reason: String| NodeError::Unreachable { node: node.clone(), reason };
+        let unreachable = |reason: String| NodeError::Unreachable {
+            node: node.clone(),
+            reason,
+        };
         let deadline = Instant::now() + within;
         let stream = timeout_at(deadline, TcpStream::connect(node.as_ref()))
             .await
@@ -108,7 +123,11 @@ impl Connection {
         let mut commands = Vec::new();
         let auth = credentials.password.as_deref().map(|password| {
             let user = credentials.username.as_deref();
-            ["AUTH"].into_iter().chain(user).chain([password]).collect::<Vec<_>>()
+            ["AUTH"]
+                .into_iter()
+                .chain(user)
+                .chain([password])
+                .collect::<Vec<_>>()
         });
         commands.extend(auth.as_deref().map(words));
         commands.push(words(&["CLIENT", "SETNAME", &self.name]));
@@ -122,7 +141,10 @@ impl Connection {
         }
         // Without a password the node may still ask for one; say so here, not at the first use.
         let last = values.last();
-        if let Some(text) = last.and_then(Value::error).filter(|text| text.starts_with("NOAUTH")) {
+        if let Some(text) = last
+            .and_then(Value::error)
+            .filter(|text| text.starts_with("NOAUTH"))
+        {
             let (node, text) = (self.node.clone(), text.to_owned());
             return Err(NodeError::Credentials { node, text });
         }
@@ -221,11 +243,15 @@ impl Connection {
     fn begin(&mut self, commands: &[Vec<Bytes>]) -> Result<(), NodeError> {
         if !std::mem::replace(&mut self.usable, false) || !self.decoder.is_empty() {
             let reason = "an earlier call on this connection was not answered".to_owned();
-            return Err(NodeError::Broken { node: self.node.clone(), reason, sent: false });
+            return Err(NodeError::Broken {
+                node: self.node.clone(),
+                reason,
+                sent: false,
+            });
         }
         self.out.clear();
         for command in commands {
-            encode(&mut self.out, command);
+            write_request(&mut self.out, command);
         }
         Ok(())
     }
@@ -251,15 +277,6 @@ impl Connection {
     }
 }
 
-fn encode(out: &mut BytesMut, args: &[Bytes]) {
-    out.put_slice(format!("*{}\r\n", args.len()).as_bytes());
-    for arg in args {
-        out.put_slice(format!("${}\r\n", arg.len()).as_bytes());
-        out.put_slice(arg);
-        out.put_slice(b"\r\n");
-    }
-}
-
 /// Why an exchange ended early, before it is known which node and how much was sent.
 enum Cause {
     Closed,
@@ -271,10 +288,16 @@ impl Cause {
     fn on(self, node: &NodeName, sent: bool) -> NodeError {
         let node = node.clone();
         match self {
-            Cause::Closed => {
-                NodeError::Broken { node, reason: "the node closed it".to_owned(), sent }
-            }
-            Cause::Io(error) => NodeError::Broken { node, reason: error.to_string(), sent },
+            Cause::Closed => NodeError::Broken {
+                node,
+                reason: "the node closed it".to_owned(),
+                sent,
+            },
+            Cause::Io(error) => NodeError::Broken {
+                node,
+                reason: error.to_string(),
+                sent,
+            },
             Cause::Reply(source) => NodeError::Protocol { node, source },
         }
     }
@@ -303,16 +326,28 @@ pub enum NodeError {
     Credentials { node: NodeName, text: String },
     /// The connection broke. With `sent` the commands may have executed all the same.
     #[error("the connection to {node} broke: {reason}")]
-    Broken { node: NodeName, reason: String, sent: bool },
+    Broken {
+        node: NodeName,
+        reason: String,
+        sent: bool,
+    },
     /// No answer in time. With `sent` the commands may still execute, even later.
     #[error("{node} did not answer within {within_ms} ms")]
-    Deadline { node: NodeName, within_ms: u64, sent: bool },
+    Deadline {
+        node: NodeName,
+        within_ms: u64,
+        sent: bool,
+    },
     /// The answer was no RESP; what the commands did is unknown.
     #[error("the answer of {node} could not be read: {source}")]
     Protocol { node: NodeName, source: ReplyError },
     /// The node answered with an error: the command was not executed.
     #[error("{node} refused {command}: {text}")]
-    Refused { node: NodeName, command: String, text: String },
+    Refused {
+        node: NodeName,
+        command: String,
+        text: String,
+    },
 }
 
 impl NodeError {

@@ -61,8 +61,13 @@ impl Connection {
         identity: &Identity,
         deadline: Duration,
     ) -> Result<Self, DialError> {
-        let silent = || DialError::Silent { node: node.to_owned(), after: deadline };
-        timeout(deadline, Self::establish(node, identity)).await.unwrap_or_else(|_| Err(silent()))
+        let silent = || DialError::Silent {
+            node: node.to_owned(),
+            after: deadline,
+        };
+        timeout(deadline, Self::establish(node, identity))
+            .await
+            .unwrap_or_else(|_| Err(silent()))
     }
 
     async fn establish(node: &str, identity: &Identity) -> Result<Self, DialError> {
@@ -96,7 +101,10 @@ impl Connection {
         for _ in 0..greeting.replies {
             let (reply, kind) = self.reply().await.map_err(|_| lost())?;
             if kind == ReplyKind::Error {
-                return Err(DialError::Refused { node: node.to_owned(), reply });
+                return Err(DialError::Refused {
+                    node: node.to_owned(),
+                    reply,
+                });
             }
         }
         Ok(())
@@ -112,7 +120,9 @@ impl Connection {
             self.send(request).await.map_err(|_| CallError::Lost)?;
             self.reply().await
         };
-        timeout(deadline, exchange).await.unwrap_or(Err(CallError::Lost))
+        timeout(deadline, exchange)
+            .await
+            .unwrap_or(Err(CallError::Lost))
     }
 
     async fn send(&mut self, request: &[u8]) -> io::Result<()> {
@@ -124,7 +134,11 @@ impl Connection {
     async fn reply(&mut self) -> Result<(Bytes, ReplyKind), CallError> {
         let mut whole = BytesMut::new();
         loop {
-            match self.scanner.scan(&self.input).map_err(|_| CallError::Protocol)? {
+            match self
+                .scanner
+                .scan(&self.input)
+                .map_err(|_| CallError::Protocol)?
+            {
                 Reply::Complete { len, kind } => {
                     whole.extend_from_slice(&self.input.split_to(len));
                     return Ok((whole.freeze(), kind));
@@ -163,7 +177,10 @@ struct Greeting {
 
 impl Greeting {
     fn new(identity: &Identity) -> Self {
-        let mut greeting = Self { request: BytesMut::new(), replies: 0 };
+        let mut greeting = Self {
+            request: BytesMut::new(),
+            replies: 0,
+        };
         let credentials = identity.credentials.as_deref();
         let user = credentials.and_then(|known| known.user.as_deref());
         match (identity.resp, credentials) {

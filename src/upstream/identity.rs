@@ -25,7 +25,9 @@ pub struct Credentials {
 /// Passwords must never reach a log.
 impl fmt::Debug for Credentials {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+        out.debug_struct("Credentials")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 

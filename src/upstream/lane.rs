@@ -130,7 +130,12 @@ impl<S: ReplySink> Lane<S> {
             {
                 last.owed += count;
             }
-            _ => waiters.push_back(Waiter { sink: Rc::clone(sink), owed: count, write, mute }),
+            _ => waiters.push_back(Waiter {
+                sink: Rc::clone(sink),
+                owed: count,
+                write,
+                mute,
+            }),
         }
         if !self.task_woken.replace(true)
             && let Some(task) = self.task.borrow().as_ref()
@@ -257,7 +262,10 @@ impl<S: ReplySink> LaneTask<S> {
     fn remember_task(&self, context: &Context<'_>) {
         self.lane.task_woken.set(false);
         let mut task = self.lane.task.borrow_mut();
-        if !task.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+        if !task
+            .as_ref()
+            .is_some_and(|known| known.will_wake(context.waker()))
+        {
             *task = Some(context.waker().clone());
         }
     }

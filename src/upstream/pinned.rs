@@ -21,7 +21,10 @@ pub struct Pool {
 impl Pool {
     /// Keeps at most `idle_max` idle connections.
     pub fn new(idle_max: usize) -> Self {
-        Self { idle: RefCell::default(), idle_max }
+        Self {
+            idle: RefCell::default(),
+            idle_max,
+        }
     }
 
     /// A clean connection with this identity: an idle one, or a new one dialled within
@@ -50,7 +53,9 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let kept: usize = idle.values().map(Vec::len).sum();
         if kept < self.idle_max && connection.input.is_empty() {
-            idle.entry(connection.identity.clone()).or_default().push(connection);
+            idle.entry(connection.identity.clone())
+                .or_default()
+                .push(connection);
         }
         idle.retain(|_, connections| !connections.is_empty());
     }

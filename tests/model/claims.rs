@@ -1,8 +1,8 @@
 //! What must hold: in every state, when the target is promoted, and whenever an operation is over.
 
-use pointsman::switchover::plan::{Effect, Master, OldNow, Outcome};
+use pointsman::switchover::plan::{Effect, Master, OldNow, Outcome, Timer};
 
-use crate::world::{Flight, Journal, Lane, Late, Role, Server, World};
+use crate::world::{Flight, Journal, Lane, Late, Role, Server, World, bit};
 
 pub fn acknowledges(server: &Server) -> bool {
     server.alive && server.role == Role::Master && !server.paused
@@ -36,7 +36,7 @@ pub fn before(world: &World, effect: &Effect) -> Result<(), String> {
 
 pub fn at_promotion(world: &World) -> Result<(), String> {
     claim(
-        world.excused || missing(world) == 0,
+        missing(world) <= world.excused,
         "promoted although the target lacks a write",
     )
 }
@@ -72,6 +72,12 @@ pub fn always(world: &World) -> Result<(), String> {
     )
 }
 
+/// Whoever is held has a clock running for him.
+pub fn bounded(world: &World) -> Result<(), String> {
+    let runs = world.timers & bit(Timer::Hold) != 0;
+    claim(!world.held || runs, "writes are held without a limit")
+}
+
 pub fn at_the_end(world: &World) -> Result<(), String> {
     let (old, target) = (&world.old, &world.target);
     claim(
@@ -79,6 +85,7 @@ pub fn at_the_end(world: &World) -> Result<(), String> {
         "a late command can still execute when all is over",
     )?;
     claim(!old.paused, "the pause was left behind")?;
+    claim(world.timers == 0, "a timer runs on when all is over")?;
     claim(!world.held, "writes are still held when all is over")?;
     let switched = match (&world.plan, world.said, world.journal) {
         (Some(_), Some((outcome, not_carried, old_now)), _) => {

@@ -1,22 +1,29 @@
 //! Walks every reachable interleaving of the switchover plan with a small world, breadth first.
 //!
-//! What is walked is the plan that runs in production; only the world is modelled (`world.rs`): two
-//! nodes, the replication between them, a writer that bypasses the proxy, replies that are lost
-//! before or after the command was executed, commands that execute late, nodes that are killed and
-//! come back, timers that fire whenever they like, an order to abort, and a proxy that crashes and
-//! recovers, also while recovering. What must hold in every state, and at every end, is `claims.rs`.
+//! What is walked is the plan that runs in production; only the world is modelled (`world.rs` and
+//! its parts): two nodes, the replication between them, a writer that bypasses the proxy, replies
+//! that are lost before or after the command was executed, commands that execute late, nodes that
+//! are killed and come back, timers that fire whenever they like, an order to abort, and a proxy
+//! that crashes and recovers, also while recovering. What must hold in every state, and at every
+//! end, is `claims.rs`.
 //!
 //! Two things are asked of the graph: no state violates a claim, and from every state an end is
 //! reached by kind transitions alone (no new fault). As the kind successors are states of the same
 //! graph, a run in which faults stop cannot avoid the end for ever unless it starves a transition.
 
 mod claims;
+mod nodes;
+mod proxy;
+mod rules;
 mod walk;
 mod world;
 
 use pointsman::switchover::plan::Dialect;
+use pointsman::switchover::plan::Outcome::{
+    Refused, RolledBack, Switched, SwitchedWithLeak, Unknown,
+};
+use rules::{Flaw, Rules};
 use walk::{Found, walk};
-use world::{Flaw, Rules};
 
 fn check(name: &str, rules: Rules) {
     match walk(rules) {
@@ -24,9 +31,17 @@ fn check(name: &str, rules: Rules) {
             states,
             transitions,
             ends,
+            outcomes,
         } => {
             println!("{name}: {states} states, {transitions} transitions, {ends} ends");
-            assert!(ends > 0, "{name}: nothing ever ended");
+            // A walk that never gets somewhere proves nothing about it.
+            for outcome in [Switched, RolledBack, Refused, Unknown] {
+                let told = outcomes & 1 << outcome as u8 != 0;
+                assert!(told, "{name}: {outcome:?} was never told");
+            }
+            let leaked = outcomes & 1 << SwitchedWithLeak as u8 != 0;
+            let may_leak = rules.pops > 0 || rules.force || rules.stale_restart;
+            assert_eq!(leaked, may_leak, "{name}: told of a leak");
         }
         Found::Broken { why, trace } => panic!("{name}: {why}\n{}", trace.join("\n")),
     }
@@ -166,6 +181,30 @@ fn a_walk_notices_an_old_master_attached_with_a_leak() {
             ..Rules::new(Dialect::Kvrocks)
         },
     );
+}
+
+#[test]
+fn a_walk_notices_a_second_reading_that_is_skipped() {
+    let rules = Rules {
+        pops: 1,
+        ..Rules::new(Dialect::Kvrocks)
+    };
+    catches(Flaw::SecondReadSkipped, "lacks", rules);
+}
+
+#[test]
+fn a_walk_notices_a_lost_promotion_taken_for_a_refused_one() {
+    let rules = Rules::new(Dialect::Redis);
+    catches(Flaw::LossMeansRefused, "may still execute or has", rules);
+}
+
+#[test]
+fn a_walk_notices_a_restarted_master_taken_at_its_word() {
+    let rules = Rules {
+        stale_restart: true,
+        ..Rules::new(Dialect::Redis)
+    };
+    catches(Flaw::RebornBelieved, "may still execute or has", rules);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-use crate::world::{Action, Rules, World};
+use crate::rules::Rules;
+use crate::world::{Action, World};
 
 /// A bound on the walk, so that a careless rule ends in a message and not in swap.
 const STATES_MAX: usize = 8_000_000;
@@ -13,6 +14,8 @@ pub enum Found {
         states: usize,
         transitions: usize,
         ends: usize,
+        /// Every outcome that was reported, also on the way, by its number.
+        outcomes: u8,
     },
     Broken {
         why: String,
@@ -40,10 +43,13 @@ pub fn walk(rules: Rules) -> Found {
     let first = World::new(&rules);
     graph.numbers.insert(fingerprint(&first), 0);
     let mut frontier = vec![(0, first)];
-    let (mut actions, mut transitions) = (Vec::new(), 0);
+    let (mut actions, mut transitions, mut outcomes) = (Vec::new(), 0, 0);
     while !frontier.is_empty() {
         let mut next = Vec::new();
         for (number, world) in frontier {
+            if let Some((outcome, ..)) = world.said {
+                outcomes |= 1 << outcome as u8;
+            }
             if world.ended() {
                 graph.ends.push(number);
             }
@@ -81,6 +87,7 @@ pub fn walk(rules: Rules) -> Found {
             states: graph.parents.len(),
             transitions,
             ends: graph.ends.len(),
+            outcomes,
         },
     }
 }

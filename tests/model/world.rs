@@ -1,93 +1,21 @@
-//! The world the plan acts on: two nodes, what is under way to them, and everything that can happen.
+//! The world the plan acts on: two nodes, what is under way to them, and everything that can
+//! happen.
 //!
 //! Simplifications, each towards more behaviour or stated: a command that was lost unexecuted is
 //! treated as one that may still execute, as it may also never; a compound effect (demote: read,
 //! judge, attach) is one transition, because behind the fence nothing else changes the node; logs
 //! are counters (the old master's writes have one order); nodes keep their data when killed. A
-//! node restarts in the role it had, except under `stale_restart`, where the old master may come
-//! back as master. A *target* that forgets its promotion is left out: that is a failover.
+//! node restarts in the role it had, except under `stale_restart`, where a fenced old master may
+//! once come back as master. One that forgets whom it follows, and a *target* that forgets its
+//! promotion, are left out: what happens to the result of a switchover is a failover.
 
 use pointsman::switchover::plan::{
-    self, Attach, Dialect, Effect, Event, Facts, Master, Node, OldNow, Outcome, Record, Seen,
-    Settle, State, Terms, Timer,
+    self, Effect, Event, Master, Node, OldNow, Outcome, State, Timer,
 };
 
 use crate::claims;
-
-/// What one walk may contain.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    pub dialect: Dialect,
-    pub force: bool,
-    pub far_behind: bool,
-    pub stale_restart: bool,
-    /// Writes that bypass the proxy on the old master.
-    pub writes: u8,
-    /// Pops by woken blocked clients behind the fence.
-    pub pops: u8,
-    /// Lost replies, refusals, broken links and kills, together.
-    pub faults: u8,
-    pub crashes: u8,
-    pub flaw: Option<Flaw>,
-}
-
-impl Rules {
-    pub fn new(dialect: Dialect) -> Rules {
-        Rules {
-            dialect,
-            force: false,
-            far_behind: false,
-            stale_restart: false,
-            writes: 2,
-            pops: 0,
-            faults: 2,
-            crashes: 2,
-            flaw: None,
-        }
-    }
-
-    pub fn terms(&self) -> Terms {
-        Terms {
-            force_on_timeout: self.force,
-        }
-    }
-
-    pub fn facts(&self) -> Facts {
-        Facts {
-            dialect: self.dialect,
-            knows_pause: true,
-            lag: if self.far_behind { 10 } else { 0 },
-            lag_small: 1,
-        }
-    }
-}
-
-/// Deliberate mistakes; the walk must find each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flaw {
-    /// The target is believed to be equal.
-    ProofSkipped,
-    /// The route is swapped and the gate opened when the promotion is sent.
-    ReleasedEarly,
-    /// A fence without a reply, or refused, counts as a fence.
-    FenceAssumed,
-    /// The role is asked without killing the connection that carried the promotion.
-    LateNotKilled,
-    /// A target that does not answer counts as a replica.
-    SilenceMeansReplica,
-    /// The undo forgets the fence.
-    FenceNotLifted,
-    /// Everybody forgets the pause.
-    PauseNotLifted,
-    /// The undo does not kill what was lost before it.
-    RestoreUnsettled,
-    /// The old offset is not read before the old master is attached.
-    AttachedBlindly,
-    /// The first record is not written.
-    NoJournal,
-    /// The retry timer is not armed.
-    NoRetry,
-}
+use crate::proxy::refusal;
+use crate::rules::Rules;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
@@ -121,16 +49,18 @@ pub enum Lane {
     Old,
     Target,
     Gate,
-    /// Preflight, pre-dial, journal.
+    /// Preflight and pre-dial.
     Desk,
+    Journal,
     Others,
 }
 
-const LANES: [Lane; 5] = [
+const LANES: [Lane; 6] = [
     Lane::Old,
     Lane::Target,
     Lane::Gate,
     Lane::Desk,
+    Lane::Journal,
     Lane::Others,
 ];
 const TIMERS: [Timer; 5] = [
@@ -171,21 +101,23 @@ pub struct World {
     pub old: Server,
     pub target: Server,
     pub link: bool,
-    pub flights: [Flight; 5],
+    pub flights: [Flight; 6],
     pub late: u8,
     pub timers: u8,
     pub faults: u8,
     pub crashes: u8,
     pub aborts: u8,
     pub pops: u8,
+    pub popped: u8,
     /// Writes acknowledged by the target as a master.
     pub own: u8,
     /// The old master was restarted.
     pub reborn: bool,
     /// It came back with an old config.
     pub stale: bool,
-    /// Pops, a stale master's writes or a forced end may leave something behind.
-    pub excused: bool,
+    /// How many writes the target may lack: pops and a stale master's writes since the old master
+    /// was last read, or any number once an end was forced.
+    pub excused: u8,
     pub said: Option<(Outcome, u64, OldNow)>,
 }
 
@@ -252,17 +184,18 @@ impl World {
             old: server(Role::Master),
             target: server(Role::Follows),
             link: true,
-            flights: [const { Flight::None }; 5],
+            flights: [const { Flight::None }; 6],
             late: 0,
             timers: 0,
             faults: rules.faults,
             crashes: rules.crashes,
             aborts: 1,
             pops: rules.pops,
+            popped: 0,
             own: 0,
             reborn: false,
             stale: false,
-            excused: rules.force,
+            excused: 0,
             said: None,
         };
         world
@@ -275,7 +208,7 @@ impl World {
         &self.flights[lane as usize]
     }
 
-    fn server(&self, lane: Lane) -> Option<&Server> {
+    pub fn server(&self, lane: Lane) -> Option<&Server> {
         match lane {
             Lane::Old => Some(&self.old),
             Lane::Target => Some(&self.target),
@@ -388,7 +321,7 @@ impl World {
         }
         if !old.alive {
             out.push(Action::Revive(Node::Old));
-            if rules.stale_restart && old.role != Role::Master {
+            if rules.stale_restart && !self.stale && old.role == Role::Fenced {
                 out.push(Action::ReviveStale);
             }
         }
@@ -426,6 +359,9 @@ impl World {
             }
             Action::Expire(timer) => {
                 world.timers &= !bit(timer);
+                if timer == Timer::Sync && rules.force {
+                    world.excused = u8::MAX;
+                }
                 world.tell(rules, Event::Expired(timer))?;
             }
             Action::Abort => {
@@ -437,6 +373,7 @@ impl World {
             other => world.happen(other),
         }
         claims::always(&world)?;
+        claims::bounded(&world)?;
         if world.ended() {
             claims::at_the_end(&world)?;
         }
@@ -445,12 +382,16 @@ impl World {
 
     fn happen(&mut self, action: Action) {
         match action {
-            Action::WriteOld => self.old.log += 1,
+            Action::WriteOld => {
+                self.old.log += 1;
+                self.excused = self.excused.saturating_add(u8::from(self.stale));
+            }
             Action::WriteTarget => self.own += 1,
             Action::Pop => {
                 self.pops -= 1;
+                self.popped += 1;
                 self.old.log += 1;
-                self.excused = true;
+                self.excused = self.excused.saturating_add(1);
             }
             Action::PauseEnds => self.old.paused = false,
             Action::Replicate => self.target.log += 1,
@@ -484,338 +425,13 @@ impl World {
                 self.old.role = Role::Master;
                 self.reborn = true;
                 self.stale = true;
-                self.excused = true;
             }
             _ => unreachable!("{action:?} is not the nodes' own"),
         }
     }
-
-    fn take_flight(&mut self, lane: Lane) -> Flight {
-        std::mem::replace(&mut self.flights[lane as usize], Flight::None)
-    }
-
-    fn lose(&mut self, rules: &Rules, lane: Lane) -> Result<(), String> {
-        let node = if lane == Lane::Old {
-            Node::Old
-        } else {
-            Node::Target
-        };
-        let dead = self.server(lane).is_some_and(|server| !server.alive);
-        let mut event = Event::Lost(node);
-        match self.take_flight(lane) {
-            Flight::Sent(effect) => {
-                if !dead {
-                    self.late |= lateness(&effect);
-                }
-                if rules.flaw == Some(Flaw::FenceAssumed) && effect == Effect::Fence {
-                    event = Event::Fenced {
-                        offset: u64::from(self.old.log),
-                    };
-                }
-                if rules.flaw == Some(Flaw::SilenceMeansReplica)
-                    && effect == Effect::Settle(Node::Target)
-                {
-                    event = Event::Settled(Node::Target, Seen::Follows);
-                }
-            }
-            Flight::None | Flight::Executed(_) => {}
-        }
-        self.tell(rules, event)
-    }
-
-    fn crash(&mut self) {
-        self.crashes -= 1;
-        self.down = true;
-        self.plan = None;
-        for lane in [Lane::Old, Lane::Target] {
-            let alive = self.server(lane).is_some_and(|server| server.alive);
-            if let Flight::Sent(effect) = self.take_flight(lane)
-                && alive
-            {
-                self.late |= lateness(&effect);
-            }
-        }
-        self.flights = [const { Flight::None }; 5];
-        self.timers = 0;
-        self.held = false;
-        self.route = Master::Nobody;
-        self.said = None;
-    }
-
-    fn start(&mut self, rules: &Rules) -> Result<(), String> {
-        self.down = false;
-        if self.journal == Journal::Begun {
-            let (plan, effects) = plan::recover(rules.terms(), rules.facts());
-            self.plan = Some(plan);
-            self.perform(rules, effects)?;
-        }
-        Ok(())
-    }
-
-    fn tell(&mut self, rules: &Rules, event: Event) -> Result<(), String> {
-        let Some(plan) = &self.plan else {
-            return Ok(());
-        };
-        let (plan, effects) = plan::step(plan, event);
-        self.plan = Some(plan);
-        self.perform(rules, effects)
-    }
-
-    /// What the executor does with the effects of one step.
-    fn perform(&mut self, rules: &Rules, effects: Vec<Effect>) -> Result<(), String> {
-        for effect in effects {
-            let lane = match &effect {
-                Effect::Publish(master) => {
-                    self.route = *master;
-                    continue;
-                }
-                Effect::Release => {
-                    self.held = false;
-                    self.flights[Lane::Gate as usize] = Flight::None;
-                    continue;
-                }
-                Effect::Arm(Timer::Retry) if rules.flaw == Some(Flaw::NoRetry) => continue,
-                Effect::Arm(timer) => {
-                    self.timers |= bit(*timer);
-                    continue;
-                }
-                Effect::Disarm(timer) => {
-                    self.timers &= !bit(*timer);
-                    continue;
-                }
-                Effect::Report(verdict) => {
-                    self.said = Some((verdict.outcome, verdict.not_carried, verdict.old));
-                    continue;
-                }
-                Effect::Alarm(_) | Effect::TooLate => continue,
-                Effect::Hold => Lane::Gate,
-                Effect::Preflight | Effect::Warm | Effect::Record(_) => Lane::Desk,
-                Effect::Repoint => Lane::Others,
-                Effect::ReadTarget | Effect::Promote | Effect::Settle(Node::Target) => Lane::Target,
-                _ => Lane::Old,
-            };
-            if rules.flaw == Some(Flaw::ReleasedEarly) && effect == Effect::Promote {
-                self.route = Master::Target;
-                self.held = false;
-            }
-            claims::before(self, &effect)?;
-            // A second record is written behind the first; only an abort asks for that.
-            let flight = &mut self.flights[lane as usize];
-            if *flight != Flight::None && lane != Lane::Desk {
-                return Err(format!("{effect:?} asked while {flight:?} is under way"));
-            }
-            *flight = Flight::Sent(effect);
-        }
-        Ok(())
-    }
-
-    fn execute(&mut self, rules: &Rules, lane: Lane) -> Result<(), String> {
-        let Flight::Sent(effect) = self.take_flight(lane) else {
-            return Ok(());
-        };
-        let reply = self.carry_out(rules, effect)?;
-        self.flights[lane as usize] = Flight::Executed(reply);
-        Ok(())
-    }
-
-    fn carry_out(&mut self, rules: &Rules, effect: Effect) -> Result<Event, String> {
-        let flaw = rules.flaw;
-        Ok(match effect {
-            Effect::Preflight => Event::PreflightPassed(rules.facts()),
-            Effect::Record(record) => {
-                match record {
-                    Record::Begin if flaw == Some(Flaw::NoJournal) => {}
-                    Record::Begin => self.journal = Journal::Begun,
-                    Record::End(outcome) => self.journal = Journal::Ended(outcome),
-                }
-                Event::Recorded(record)
-            }
-            Effect::Warm => Event::Warmed,
-            Effect::Hold => {
-                self.held = true;
-                Event::Drained
-            }
-            Effect::Pause => {
-                self.old.paused = true;
-                Event::Paused
-            }
-            Effect::Fence => self.fence(rules),
-            Effect::ReadOld { unpause, .. } => {
-                self.unpause(rules, unpause);
-                Event::OldRead {
-                    offset: u64::from(self.old.log),
-                    seen: seen(&self.old),
-                }
-            }
-            Effect::ReadTarget => {
-                let skipped = flaw == Some(Flaw::ProofSkipped);
-                let log = if skipped {
-                    self.old.log
-                } else {
-                    self.target.log
-                };
-                let offset = u64::from(log + self.own);
-                Event::TargetRead {
-                    offset,
-                    seen: seen(&self.target),
-                    link_up: self.link,
-                }
-            }
-            Effect::Restore {
-                settle,
-                unfence,
-                unpause,
-            } => {
-                if settle == Settle::First && flaw != Some(Flaw::RestoreUnsettled) {
-                    self.late &= Late::Promote as u8;
-                }
-                self.restore(rules, unfence);
-                self.unpause(rules, unpause);
-                Event::Restored(seen(&self.old))
-            }
-            Effect::Promote => {
-                self.promote()?;
-                Event::Promoted
-            }
-            Effect::Settle(Node::Old) => {
-                self.late &= Late::Promote as u8;
-                let reborn = self.reborn && self.old.role == Role::Master;
-                let seen = if reborn {
-                    Seen::Reborn
-                } else {
-                    seen(&self.old)
-                };
-                Event::Settled(Node::Old, seen)
-            }
-            Effect::Settle(Node::Target) => {
-                if flaw != Some(Flaw::LateNotKilled) {
-                    self.late &= !(Late::Promote as u8);
-                }
-                Event::Settled(Node::Target, seen(&self.target))
-            }
-            Effect::Demote {
-                attach,
-                settle,
-                unpause,
-            } => {
-                if settle == Settle::First {
-                    self.late &= Late::Promote as u8;
-                }
-                self.unpause(rules, unpause);
-                self.demote(rules, attach)
-            }
-            Effect::Repoint => Event::Repointed,
-            other => return Err(format!("{other:?} is not carried out by a node")),
-        })
-    }
-
-    fn fence(&mut self, rules: &Rules) -> Event {
-        self.old.role = Role::Fenced;
-        if !rules.dialect.feeds_behind_fence() {
-            self.link = false;
-        }
-        Event::Fenced {
-            offset: u64::from(self.old.log),
-        }
-    }
-
-    fn restore(&mut self, rules: &Rules, unfence: bool) {
-        if unfence && self.old.role == Role::Fenced && rules.flaw != Some(Flaw::FenceNotLifted) {
-            self.old.role = Role::Master;
-        }
-    }
-
-    fn unpause(&mut self, rules: &Rules, unpause: bool) {
-        if unpause && rules.flaw != Some(Flaw::PauseNotLifted) {
-            self.old.paused = false;
-        }
-    }
-
-    fn promote(&mut self) -> Result<(), String> {
-        if self.target.role != Role::Master {
-            self.target.role = Role::Master;
-            self.link = false;
-            claims::at_promotion(self)?;
-        }
-        Ok(())
-    }
-
-    fn demote(&mut self, rules: &Rules, attach: Attach) -> Event {
-        if self.old.role == Role::Follows {
-            return Event::Demoted;
-        }
-        self.old.role = Role::Fenced;
-        let log = u64::from(self.old.log);
-        let end = match attach {
-            Attach::At(end) => end,
-            Attach::IfPrefix => u64::from(self.target.log),
-            Attach::Never { carried } => carried,
-        };
-        let blind = rules.flaw == Some(Flaw::AttachedBlindly);
-        let apart = matches!(attach, Attach::Never { .. }) || log > end;
-        if apart && !blind {
-            return Event::Leaked {
-                by: log.saturating_sub(end),
-            };
-        }
-        self.old.role = Role::Follows;
-        Event::Demoted
-    }
-
-    fn execute_late(&mut self, rules: &Rules, late: Late) -> Result<(), String> {
-        match late {
-            Late::Pause => self.old.paused = true,
-            Late::Fence => {
-                self.fence(rules);
-            }
-            Late::Restore => self.restore(rules, true),
-            Late::Demote => {
-                self.demote(rules, Attach::IfPrefix);
-            }
-            Late::Promote => self.promote()?,
-        }
-        Ok(())
-    }
 }
 
-fn bit(timer: Timer) -> u8 {
+/// The timer's bit in `World::timers`.
+pub fn bit(timer: Timer) -> u8 {
     1 << timer as u8
-}
-
-fn seen(server: &Server) -> Seen {
-    match server.role {
-        Role::Master => Seen::Master,
-        Role::Fenced => Seen::Fenced,
-        Role::Follows => Seen::Follows,
-    }
-}
-
-/// What of it may execute after it was given up. Reads do no harm, and an unpause neither.
-fn lateness(effect: &Effect) -> u8 {
-    match effect {
-        Effect::Pause => Late::Pause as u8,
-        Effect::Fence => Late::Fence as u8,
-        Effect::Restore { unfence: true, .. } => Late::Restore as u8,
-        Effect::Demote {
-            attach: Attach::At(_) | Attach::IfPrefix,
-            ..
-        } => Late::Demote as u8,
-        Effect::Promote => Late::Promote as u8,
-        _ => 0,
-    }
-}
-
-/// The answer that says no.
-fn refusal(effect: &Effect) -> Option<Event> {
-    Some(match effect {
-        Effect::Preflight => Event::PreflightFailed(vec!["a requirement".into()]),
-        Effect::Record(record) => Event::RecordFailed(*record),
-        Effect::Warm => Event::WarmFailed,
-        Effect::Pause => Event::PauseRefused,
-        Effect::Fence => Event::FenceRefused,
-        Effect::Promote => Event::PromotionRefused,
-        Effect::Demote { .. } => Event::DemoteRefused,
-        Effect::Repoint => Event::RepointFailed,
-        _ => return None,
-    })
 }

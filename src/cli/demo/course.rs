@@ -45,14 +45,14 @@ pub(super) async fn run(args: &DemoArgs) -> anyhow::Result<(Summary, Record)> {
     let version = engine.version();
     let mut stage = set_up(args, &engine).await?;
 
-    stage.watch("warming up", sleep(WARM_UP)).await?;
+    stage.watch("warming up", sleep(WARM_UP)).await;
     let begin = stage.now_us();
     stage
         .watch(
             "without a switchover",
             sleep(Duration::from_secs(args.seconds)),
         )
-        .await?;
+        .await;
     let without = Span {
         from_us: begin,
         to_us: stage.now_us(),
@@ -72,7 +72,7 @@ pub(super) async fn run(args: &DemoArgs) -> anyhow::Result<(Summary, Record)> {
         }
         stage
             .watch(&format!("after switchover {number}"), sleep(REST))
-            .await?;
+            .await;
     }
     let with = Span {
         from_us: without.to_us,
@@ -176,12 +176,16 @@ impl Stage {
         };
         let ready = self.set.wait_in_sync(&master, IN_SYNC_DEADLINE);
         self.watch(&format!("replicas of {master} catching up"), ready)
-            .await??;
+            .await?;
         let label = format!("switchover {number}: {master} -> {to}");
         let ordered_us = self.now_us();
-        let report = self
-            .watch(&label, self.proxy.admin.switchover(SHARD, to))
-            .await??;
+        let order = self.proxy.admin.switchover(SHARD, to);
+        let report = self.watch(&label, order).await.with_context(|| {
+            format!(
+                "{label} failed; the proxy's log ends:\n{}",
+                self.proxy.log_tail()
+            )
+        })?;
         let ended_us = self.now_us();
         say(&format!(
             "{label}: {}, held for {:.2} ms",
@@ -197,20 +201,19 @@ impl Stage {
         })
     }
 
-    /// Shows the load's figures while `work` goes on; fails when a child ended by itself.
-    async fn watch<T>(&self, label: &str, work: impl Future<Output = T>) -> anyhow::Result<T> {
+    /// Shows the load's figures while `work` goes on.
+    async fn watch<T>(&self, label: &str, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         let mut lines = interval(LINE_EVERY);
         lines.set_missed_tick_behavior(MissedTickBehavior::Delay);
         lines.tick().await;
         let mut before = (Instant::now(), self.load.live().acked.load(Relaxed));
-        let done = loop {
+        loop {
             tokio::select! {
-                done = &mut work => break done,
+                done = &mut work => return done,
                 _ = lines.tick() => before = self.show_line(label, before),
             }
-        };
-        Ok(done)
+        }
     }
 
     fn show_line(&self, label: &str, (then, acked_then): (Instant, u64)) -> (Instant, u64) {
@@ -219,7 +222,8 @@ impl Stage {
         let rate = (acked - acked_then) as f64 / now.duration_since(then).as_secs_f64();
         let slowest_ms = live.slowest_us.swap(0, Relaxed) as f64 / 1000.0;
         live_line(&format!(
-            "{:>5.1} s  {:>7} writes/s  slowest {slowest_ms:>6.2} ms  errors {}  past the proxy {}  {label}",
+            "{:>5.1} s  {:>7} writes/s  slowest {slowest_ms:>6.2} ms  errors {}  \
+             past the proxy {}  {label}",
             self.origin.elapsed().as_secs_f64(),
             grouped(rate.round() as u64),
             grouped(live.errors.load(Relaxed)),

@@ -7,35 +7,7 @@ use super::figures::{Latency, Span, grouped};
 use super::load::Sample;
 use super::report::{Ordered, Summary};
 
-const STYLE: &str = "
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --paper: #ffffff; --grid: #dde2e8;
-  --max: #c2410c; --p99: #2563eb; --p50: #15803d; --band: #f59e0b44; --bad: #b91c1c; --good: #15803d; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #9aa6b5; --paper: #12161c;
-  --grid: #2a323d; --max: #fb923c; --p99: #60a5fa; --p50: #4ade80; --band: #f59e0b55;
-  --bad: #f87171; --good: #4ade80; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p { margin: .3rem 0 1rem; } .soft { color: var(--soft); }
-.big { display: flex; flex-wrap: wrap; gap: 2.5rem; margin: 1.2rem 0; }
-.big div { display: flex; flex-direction: column; color: var(--soft); }
-.big b { font-size: 1.9rem; line-height: 1.2; color: var(--ink); font-weight: 600; }
-.big b.bad, .bad { color: var(--bad); } .big b.good { color: var(--good); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; }
-th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--grid);
-  white-space: nowrap; }
-th { font-weight: 500; color: var(--soft); } .l { text-align: left; }
-svg { width: 100%; height: auto; display: block; } svg text { font: 11px system-ui, sans-serif;
-  fill: var(--soft); }
-.grid { stroke: var(--grid); fill: none; } .switch { fill: var(--band); }
-.max, .p99, .p50 { fill: none; stroke-width: 1.2; stroke-linejoin: round; }
-.max { stroke: var(--max); } .p99 { stroke: var(--p99); } .p50 { stroke: var(--p50); }
-.dots { stroke: var(--p99); stroke-width: 2.4; stroke-linecap: round; fill: none; }
-.key span { display: inline-block; margin-right: 1.2rem; } .key i { display: inline-block;
-  width: 1.1em; height: .25em; margin-right: .4em; vertical-align: middle; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem; }
-";
+const STYLE: &str = include_str!("page.css");
 
 pub(super) fn page(summary: &Summary, writes: &[Sample]) -> String {
     let mut page = String::from(
@@ -88,7 +60,8 @@ fn headline(page: &mut String, summary: &Summary) {
     let _ = writeln!(
         page,
         "<h1>{} switchovers under load</h1>\n<p class=\"soft\">{}; a master and {} replicas on one \
-         machine; {} writes/s of {} bytes and {} reads/s from {} clients ({} of them only read), and \
+         machine; {} writes/s of {} bytes and {} reads/s from {} clients ({} of them only read), \
+         and \
          one writer that goes past the proxy.</p>",
         summary.switchovers.len(),
         escape(&summary.server),
@@ -149,7 +122,8 @@ fn phases(page: &mut String, switchovers: &[Ordered]) {
         let report = &done.report;
         let _ = write!(
             page,
-            "<tr><td>{}</td><td class=\"l\">{}</td><td>{:.2}</td><td>{:.2}</td><td>{:.2}</td><td>{}</td>",
+            "<tr><td>{}</td><td class=\"l\">{}</td><td>{:.2}</td><td>{:.2}</td><td>{:.2}</td>\
+             <td>{}</td>",
             number + 1,
             escape(&report.outcome),
             report.hold_ms,
@@ -204,7 +178,8 @@ fn latencies(page: &mut String, summary: &Summary) {
     }
     let _ = writeln!(
         page,
-        "</table></div>\n<p class=\"soft\">The load generator itself was late by {:.2} ms at p99 and \
+        "</table></div>\n<p class=\"soft\">The load generator itself was late by {:.2} ms at p99 \
+         and \
          {:.2} ms at most.</p>",
         summary.generator_late_p99_ms, summary.generator_late_max_ms
     );

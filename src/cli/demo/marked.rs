@@ -56,7 +56,8 @@ impl Series {
         let value_bytes = self.filler.len();
         let written = write!(
             out,
-            "*3\r\n$3\r\nSET\r\n${key_bytes}\r\n{0}:{number:010}\r\n${value_bytes}\r\n<{0}:{number:010}>",
+            "*3\r\n$3\r\nSET\r\n${key_bytes}\r\n{0}:{number:010}\r\n\
+             ${value_bytes}\r\n<{0}:{number:010}>",
             self.name
         );
         debug_assert!(written.is_ok(), "a Vec takes whatever is written");

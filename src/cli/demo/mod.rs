@@ -43,22 +43,22 @@ pub struct DemoArgs {
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
     /// How many switchovers, to and fro
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    #[arg(long, default_value_t = 5, value_parser = count(0, 1000))]
     pub switchovers: u32,
     /// Writes per second through the proxy
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = per_second(1))]
     pub rate: u64,
     /// Reads per second through the proxy
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    #[arg(long, default_value_t = 5_000, value_parser = per_second(0))]
     pub reads: u64,
     /// Writes per second straight to the master
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, default_value_t = 500, value_parser = per_second(1))]
     pub direct_rate: u64,
     /// Bytes of each value
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(48..=1_048_576))]
+    #[arg(long, default_value_t = 2048, value_parser = count(48, 1_048_576))]
     pub value_bytes: u32,
     /// Client connections; a fifth of them only read
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    #[arg(long, default_value_t = 50, value_parser = count(2, 10_000))]
     pub connections: u32,
     /// Seconds of load before the first switchover
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -69,6 +69,14 @@ pub struct DemoArgs {
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+fn per_second(least: u64) -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(least..=1_000_000)
+}
+
+fn count(least: i64, most: i64) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(least..=most)
 }
 
 /// Returns when everything it started is gone. Exit code 1 when the demo failed, 130 or 143 after

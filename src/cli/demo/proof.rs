@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::marked::Series;
 use super::wire::{Flat, Wire, WireError};
 
-/// Requests in one write; their replies, about 0.5 MB with values of 2 KB, are read before the next.
+/// Requests in one write; their replies (0.5 MB with values of 2 KB) are read before the next.
 const BATCH: usize = 256;
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 /// Numbers of lost writes that are kept for the report.

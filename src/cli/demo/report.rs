@@ -118,7 +118,8 @@ impl Display for Summary {
         let (writes, bytes) = (grouped(self.writes_per_s), grouped(self.value_bytes as u64));
         writeln!(
             f,
-            "{} switchovers under {writes} writes/s of {bytes} bytes and {} reads/s, {} clients\n{}",
+            "{} switchovers under {writes} writes/s of {bytes} bytes and {} reads/s, {} clients\n\
+             {}",
             self.switchovers.len(),
             grouped(self.reads_per_s),
             self.connections,

@@ -184,7 +184,15 @@ impl Wire {
 
     /// Everything the server sends until it closes, or until `quiet` passes without a byte.
     pub async fn raw_until_quiet(&mut self, quiet: Duration) -> (Vec<u8>, Ending) {
+        self.raw_until(b"", quiet).await
+    }
+
+    /// The same, or until what came ends with `last`; an empty `last` never comes.
+    pub async fn raw_until(&mut self, last: &[u8], quiet: Duration) -> (Vec<u8>, Ending) {
         let ending = loop {
+            if !last.is_empty() && self.unread.ends_with(last) {
+                break Ending::Open;
+            }
             match timeout(quiet, self.fill()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => break Ending::Closed,

@@ -93,7 +93,7 @@ impl Workspace {
     fn tell(&self, word: &str, pid: u32) {
         let mut tether = self.tether.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipe) = tether.stdin.as_mut() {
-            // Without a tether only SIGKILL leaves something behind, so a failure is no reason to stop.
+            // Only SIGKILL leaves something behind without a tether: no reason to stop.
             let _ = writeln!(pipe, "{word} {pid}");
         }
     }

@@ -51,7 +51,9 @@ impl Relay<'_> {
     async fn queue_again(&mut self, open: &Transaction) -> Result<bool, Closed> {
         let deadline = self.session.seat.limits.hold_budget;
         let (_, kind) = self.link.call(MULTI, deadline).await?;
-        let Some(queue) = open.queue() else { return Ok(false) };
+        let Some(queue) = open.queue() else {
+            return Ok(false);
+        };
         if kind == ReplyKind::Error {
             return Ok(false);
         }
@@ -78,15 +80,19 @@ impl Relay<'_> {
         self.move_to_master().await?;
         self.out.clear();
         self.out.extend_from_slice(&again);
-        self.expects.push_back(Expect { what: Awaited::Blocking, write: false, mute: false });
+        self.expects.push_back(Expect {
+            what: Awaited::Blocking,
+            write: false,
+            mute: false,
+        });
         Ok(())
     }
 
     fn give_up_blocked(&mut self) -> Result<(), Closed> {
         self.blocked = None;
-        self.session.outbox.push(
-            b"-UNBLOCKED pointsman: there was no master to wait on; nothing was taken\r\n",
-        );
+        self.session
+            .outbox
+            .push(b"-UNBLOCKED pointsman: there was no master to wait on; nothing was taken\r\n");
         Ok(())
     }
 }

@@ -59,11 +59,21 @@ impl Relay<'_> {
             Frame::Unasked => true,
             Frame::Answer => !self.expects.is_empty(),
             Frame::Confirmation => {
-                matches!(self.expects.front(), Some(Expect { what: Awaited::Confirm(_), .. }))
+                matches!(
+                    self.expects.front(),
+                    Some(Expect {
+                        what: Awaited::Confirm(_),
+                        ..
+                    })
+                )
             }
         };
         self.unasked = frame == Frame::Unasked;
-        if expected { Ok(()) } else { Err(Closed::UpstreamLost) }
+        if expected {
+            Ok(())
+        } else {
+            Err(Closed::UpstreamLost)
+        }
     }
 
     fn frame_is_for_client(&self) -> bool {
@@ -72,9 +82,7 @@ impl Relay<'_> {
         }
         match self.expects.front() {
             Some(Expect { mute: true, .. }) | None => false,
-            Some(Expect { what, .. }) => {
-                !matches!(what, Awaited::Swallow | Awaited::Substitute(_))
-            }
+            Some(Expect { what, .. }) => !matches!(what, Awaited::Swallow | Awaited::Substitute(_)),
         }
     }
 
@@ -84,7 +92,9 @@ impl Relay<'_> {
             self.session.outbox.deliver(bytes);
             return;
         }
-        let Some(mut expect) = self.expects.pop_front() else { return };
+        let Some(mut expect) = self.expects.pop_front() else {
+            return;
+        };
         if matches!(expect.what, Awaited::Blocking) && bytes.starts_with(FORCED_UNBLOCK) {
             self.unblocked_by_server(bytes);
             return;
@@ -123,8 +133,7 @@ impl Relay<'_> {
 
     fn subscriptions_settled(&mut self) {
         let all = &self.subscriptions;
-        let none =
-            all.channels.is_empty() && all.patterns.is_empty() && all.shard.is_empty();
+        let none = all.channels.is_empty() && all.patterns.is_empty() && all.shard.is_empty();
         if none && self.keeps == Keeps::Subscriptions && self.expects.is_empty() {
             self.keeps = Keeps::Nothing;
         }
@@ -133,8 +142,10 @@ impl Relay<'_> {
     /// The server's role is changing under a blocked command: the client does not learn of it
     /// when the command can be sent to the new master.
     fn unblocked_by_server(&mut self, bytes: &[u8]) {
-        let can_reissue =
-            self.blocked.as_ref().is_some_and(|blocked| blocked.again().is_some());
+        let can_reissue = self
+            .blocked
+            .as_ref()
+            .is_some_and(|blocked| blocked.again().is_some());
         if can_reissue && self.keeps == Keeps::Nothing && self.expects.is_empty() {
             self.reissue = true;
         } else {
@@ -197,14 +208,38 @@ mod tests {
     fn messages_confirmations_and_answers_are_told_apart() {
         let check = |input: &[u8], keeps, expected| assert_eq!(peek(input, keeps), expected);
         let subscribed = Keeps::Subscriptions;
-        check(b"*3\r\n$7\r\nmessage\r\n$1", subscribed, Some(Frame::Unasked));
-        check(b"*3\r\n$9\r\nsubscribe\r\n", subscribed, Some(Frame::Confirmation));
+        check(
+            b"*3\r\n$7\r\nmessage\r\n$1",
+            subscribed,
+            Some(Frame::Unasked),
+        );
+        check(
+            b"*3\r\n$9\r\nsubscribe\r\n",
+            subscribed,
+            Some(Frame::Confirmation),
+        );
         check(b"*3\r\n$9\r\nsubscri", subscribed, None);
-        check(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", subscribed, Some(Frame::Answer));
-        check(b"*3\r\n$7\r\nmessage\r\n$1", Keeps::Nothing, Some(Frame::Answer));
-        check(b">2\r\n$10\r\ninvalidate\r\n*1", Keeps::Unknown, Some(Frame::Unasked));
+        check(
+            b"*2\r\n$4\r\npong\r\n$0\r\n\r\n",
+            subscribed,
+            Some(Frame::Answer),
+        );
+        check(
+            b"*3\r\n$7\r\nmessage\r\n$1",
+            Keeps::Nothing,
+            Some(Frame::Answer),
+        );
+        check(
+            b">2\r\n$10\r\ninvalidate\r\n*1",
+            Keeps::Unknown,
+            Some(Frame::Unasked),
+        );
         check(b"+OK\r\n", Keeps::Monitor, Some(Frame::Answer));
-        check(b"+1339518083.107412 [0 127", Keeps::Monitor, Some(Frame::Unasked));
+        check(
+            b"+1339518083.107412 [0 127",
+            Keeps::Monitor,
+            Some(Frame::Unasked),
+        );
         check(b"*0\r\n", subscribed, Some(Frame::Answer));
         check(b"-ERR x\r\n", subscribed, Some(Frame::Answer));
     }

@@ -41,7 +41,10 @@ impl Relay<'_> {
             match self.session.scanner.scan(&self.session.input, limits) {
                 Ok(Request::Incomplete) => return self.incomplete(),
                 Ok(Request::Blank { len }) => self.session.input.advance(len),
-                Ok(Request::Complete { form: Form::Inline, .. }) | Err(_) => {
+                Ok(Request::Complete {
+                    form: Form::Inline, ..
+                })
+                | Err(_) => {
                     // Rare: the session deals with it once the connection is quiet.
                     if !self.expects.is_empty() {
                         self.session.scanner = RequestScanner::default();
@@ -49,7 +52,10 @@ impl Relay<'_> {
                     }
                     self.inline_or_broken()?;
                 }
-                Ok(Request::Complete { len, form: Form::Multibulk }) => {
+                Ok(Request::Complete {
+                    len,
+                    form: Form::Multibulk,
+                }) => {
                     if let Some(feed) = self.request(len)? {
                         return Ok(feed);
                     }
@@ -63,7 +69,11 @@ impl Relay<'_> {
             return Err(Closed::AmbiguousWrite);
         }
         let clean = self.is_clean() && self.blocked.is_none();
-        if clean { Ok(Feed::Leave) } else { Err(Closed::UpstreamLost) }
+        if clean {
+            Ok(Feed::Leave)
+        } else {
+            Err(Closed::UpstreamLost)
+        }
     }
 
     /// The route has left this connection's node: nothing more is sent to it.
@@ -72,7 +82,8 @@ impl Relay<'_> {
             return Err(Closed::NotCarried);
         }
         if !self.expects.is_empty() || !self.out.is_empty() {
-            self.left_since.get_or_insert_with(tokio::time::Instant::now);
+            self.left_since
+                .get_or_insert_with(tokio::time::Instant::now);
             return Ok(Feed::Wait);
         }
         self.left_since = None;
@@ -84,15 +95,25 @@ impl Relay<'_> {
     }
 
     fn awaits_confirmation(&self) -> bool {
-        matches!(self.expects.back(), Some(Expect { what: Awaited::Confirm(_), .. }))
+        matches!(
+            self.expects.back(),
+            Some(Expect {
+                what: Awaited::Confirm(_),
+                ..
+            })
+        )
     }
 
     fn inline_or_broken(&mut self) -> Result<(), Closed> {
         let limits = &self.session.seat.limits.request;
         match self.session.scanner.scan(&self.session.input, limits) {
-            Ok(Request::Complete { len, form: Form::Inline }) => {
-                self.session.reframe_inline(len).map_err(|_| Closed::ProtocolError)
-            }
+            Ok(Request::Complete {
+                len,
+                form: Form::Inline,
+            }) => self
+                .session
+                .reframe_inline(len)
+                .map_err(|_| Closed::ProtocolError),
             Ok(_) => Ok(()),
             Err(error) => {
                 self.session.outbox.push(&error.reply());
@@ -127,12 +148,16 @@ impl Relay<'_> {
             }
             self.upload = Some(Upload { verdict });
         }
-        let writes = self.upload.as_ref().is_some_and(|upload| upload.verdict.writes);
+        let writes = self
+            .upload
+            .as_ref()
+            .is_some_and(|upload| upload.verdict.writes);
         if writes && !session.seat.gate.is_open() {
             return Ok(Feed::Hold);
         }
         let ready = session.scanner.pos().min(session.input.len());
-        self.out.extend_from_slice(session.input.get(..ready).unwrap_or_default());
+        self.out
+            .extend_from_slice(session.input.get(..ready).unwrap_or_default());
         session.scanner.consumed(ready);
         session.input.advance(ready);
         Ok(Feed::Read)
@@ -208,7 +233,10 @@ impl Relay<'_> {
             Some(Pin::Blocking) => {
                 let request = if uploaded { Bytes::new() } else { request };
                 self.send(&request.clone(), Awaited::Blocking, false);
-                self.blocked = Some(Blocked { request, since: std::time::Instant::now() });
+                self.blocked = Some(Blocked {
+                    request,
+                    since: std::time::Instant::now(),
+                });
             }
             Some(Pin::Wait) => {
                 // WAIT counts from the last command of its connection: any command there makes
@@ -237,7 +265,10 @@ impl Relay<'_> {
     ) {
         match pin {
             Some(Pin::Exec) => {
-                let answer = self.transaction.take().and_then(|open| self.instead_of_exec(&open));
+                let answer = self
+                    .transaction
+                    .take()
+                    .and_then(|open| self.instead_of_exec(&open));
                 self.watching = false;
                 match answer {
                     Some(answer) => self.send_own(DISCARD, Awaited::Substitute(answer)),
@@ -304,7 +335,11 @@ impl Relay<'_> {
     fn unsubscribe(&mut self, request: &Bytes, kind: SubKind) {
         let names: Vec<&[u8]> = args(request).skip(1).collect();
         let set = self.subscriptions_of(kind);
-        let confirmations = if names.is_empty() { set.len().max(1) } else { names.len() };
+        let confirmations = if names.is_empty() {
+            set.len().max(1)
+        } else {
+            names.len()
+        };
         if names.is_empty() {
             set.clear();
         }
@@ -348,7 +383,10 @@ impl Relay<'_> {
                 return self.refuse(len, "ERR CLIENT REPLY is not possible in a transaction");
             }
             // It runs, or fails, with the transaction, on this connection.
-            let verdict = Verdict { writes: false, ..self.session.verdict(&self.session.input) };
+            let verdict = Verdict {
+                writes: false,
+                ..self.session.verdict(&self.session.input)
+            };
             self.keeps = Keeps::Unknown;
             let request = self.session.input.split_to(len).freeze();
             self.pass_on_in_transaction(&request, None, verdict, false);
@@ -392,6 +430,10 @@ impl Relay<'_> {
     fn send_own(&mut self, request: &[u8], what: Awaited) {
         self.out.extend_from_slice(request);
         let mute = self.session.reply_mode != ReplyMode::On;
-        self.expects.push_back(Expect { what, write: false, mute });
+        self.expects.push_back(Expect {
+            what,
+            write: false,
+            mute,
+        });
     }
 }

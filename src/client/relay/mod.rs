@@ -159,7 +159,10 @@ impl<'s> Relay<'s> {
             link,
             link_ended: false,
             out: BytesMut::new(),
-            expects: Expects { queue: VecDeque::new(), gate },
+            expects: Expects {
+                queue: VecDeque::new(),
+                gate,
+            },
             transaction: None,
             watching: false,
             watch_lost: false,
@@ -237,7 +240,9 @@ impl<'s> Relay<'s> {
     async fn answer(&mut self, local: Local, len: usize) -> Result<(), Closed> {
         match local {
             Local::Auth | Local::Hello | Local::Select => {
-                self.session.change_identity_on(&mut self.link, local, len).await?;
+                self.session
+                    .change_identity_on(&mut self.link, local, len)
+                    .await?;
                 // Whatever HELLO left on this connection besides its identity stays here.
                 self.keeps = Keeps::Unknown;
                 Ok(())
@@ -274,7 +279,9 @@ impl<'s> Relay<'s> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let held = self.held_since.map(|since| since + self.session.seat.limits.hold_budget);
+        let held = self
+            .held_since
+            .map(|since| since + self.session.seat.limits.hold_budget);
         let left = self.left_since.map(|since| since + OLD_REPLY_WAIT);
         held.into_iter().chain(left).min()
     }
@@ -325,7 +332,11 @@ impl<'s> Relay<'s> {
         }
         if self.wants_client(feed) && self.session.poll_read(context).is_ready() {
             let gone = self.session.eof;
-            return Poll::Ready(if gone { Woken::ClientGone } else { Woken::Events });
+            return Poll::Ready(if gone {
+                Woken::ClientGone
+            } else {
+                Woken::Events
+            });
         }
         woken
     }
@@ -401,7 +412,8 @@ impl std::ops::DerefMut for Expects {
 
 impl Drop for Expects {
     fn drop(&mut self) {
-        self.gate.write_ended(self.queue.iter().filter(|expect| expect.write).count());
+        self.gate
+            .write_ended(self.queue.iter().filter(|expect| expect.write).count());
     }
 }
 

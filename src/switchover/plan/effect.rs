@@ -1,11 +1,12 @@
 //! The words the plan and its executor exchange: what is to be done, and what came of it.
 //!
-//! The contract in four sentences. Effects of one step are performed in the order of the list.
+//! The contract. Effects of one step are performed in the order of the list.
 //! An effect marked *answered* ends in exactly one of the events named at it; `Lost` is one of
 //! them whenever a node is involved, and is sent when the connection failed or the executor's
 //! deadline for that reply passed. An effect marked *at once* has happened when the executor takes
 //! the next effect, and is not answered. There is never more than one answered effect outstanding
-//! per node (nor per journal, gate, or set of other replicas), so no event needs a number.
+//! per node (nor per journal, gate, or set of other replicas), so no event needs a number. What an
+//! abort leaves unanswered (preflight, pre-dial) or the end does (reads) may be dropped.
 //!
 //! **Invariant:** after `Lost(node)` the connection that carried the effect is given up: nothing
 //! more is written to it, and the next effect for that node goes over a fresh one. The command may
@@ -110,10 +111,10 @@ pub enum Attach {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Seen {
     Master,
-    /// Master, but not in the life in which the journal's record knew it: another `run_id`, or where
-    /// there is none another `process_id` or an uptime shorter than the record's age. A restart
-    /// forgets a fence, so this says nothing about whether there was one. Only `Settled` makes the
-    /// difference, and only of the old master; a target that is master is `Master`.
+    /// Master, but not in the life in which the journal's record knew it: another `run_id`, or
+    /// where there is none another `process_id` or an uptime shorter than the record's age. A
+    /// restart forgets a fence, so this says nothing about whether there was one. Only `Settled`
+    /// makes the difference, and only of the old master; a target that is master is `Master`.
     Reborn,
     /// A replica of this operation's sink: host and port both match. Nothing else is a fence.
     Fenced,
@@ -139,7 +140,8 @@ pub enum Record {
 pub enum Outcome {
     /// The target is master and holds every acknowledged write.
     Switched,
-    /// The target is master; `not_carried` writes stayed behind on the old one, which is kept apart.
+    /// The target is master; `not_carried` writes stayed behind on the old one, which is kept
+    /// apart.
     SwitchedWithLeak,
     /// The old master is master, as before.
     RolledBack,
@@ -282,17 +284,17 @@ pub enum Effect {
     /// `SLAVEOF <sink>; INFO replication` in one write, never in MULTI.
     Fence,
     /// *Answered* `OldRead` or `Lost(Old)`. `INFO replication`, before it `CLIENT UNPAUSE` when
-    /// `unpause`, in one write; the unpause's own error is no failure. With `apart` the read is made
-    /// at least 2 ms after the last reply of that node (Kvrocks' two reads).
+    /// `unpause`, in one write; the unpause's own error is no failure. With `apart` the read is
+    /// made at least 2 ms after the last reply of that node (Kvrocks' two reads).
     ReadOld { unpause: bool, apart: bool },
     /// *Answered* `TargetRead` or `Lost(Target)`. `INFO replication` on the target. Asked again as
     /// soon as it is answered, so the executor leaves about 0.1 ms (Redis) or 0.5 ms (Kvrocks)
     /// between two of them.
     ReadTarget,
     /// *Answered* `Restored` or `Lost(Old)`. Undo what this operation may have left on the old
-    /// master: settle if asked; with `unfence`, look at its role and send `SLAVEOF NO ONE` only if it
-    /// is fenced with our sink; with `unpause`, `CLIENT UNPAUSE`; then the role as it is now. Can be
-    /// repeated at will.
+    /// master: settle if asked; with `unfence`, look at its role and send `SLAVEOF NO ONE` only if
+    /// it is fenced with our sink; with `unpause`, `CLIENT UNPAUSE`; then the role as it is now.
+    /// Can be repeated at will.
     Restore {
         settle: Settle,
         unfence: bool,
@@ -300,8 +302,8 @@ pub enum Effect {
     },
     /// *Answered* `Promoted`, `PromotionRefused` or `Lost(Target)`. `SLAVEOF NO ONE; INFO
     /// replication` in one write. `Promoted` only when the reply shows `role:master`. Its deadline
-    /// is generous (Kvrocks joins a thread for up to 100 ms, 10 s when its link is broken): the hold
-    /// is bounded by `Timer::Hold`, not by this.
+    /// is generous (Kvrocks joins a thread for up to 100 ms, 10 s when its link is broken): the
+    /// hold is bounded by `Timer::Hold`, not by this.
     Promote,
     /// *Answered* `Settled` or `Lost(node)`. As [`Settle::First`], then ask the role. This is how a
     /// promotion whose reply is missing is found to have happened or not; recovery asks it of both.
@@ -310,19 +312,21 @@ pub enum Effect {
     Publish(Master),
     /// *At once.* Open every gate; an unanswered `Hold` is taken back, its `Drained` never comes.
     Release,
-    /// *Answered* `Demoted`, `Leaked`, `DemoteRefused` or `Lost(Old)`. Settle if asked. If the old
-    /// master answers as master (restarted with an old config), fence it first. `CLIENT UNPAUSE` if
-    /// `unpause`. Already following the target: `Demoted`; following a stranger: leave
-    /// it alone and answer `Leaked { by: 0 }`. Then judge by `attach`; if it may not attach leave it
-    /// fenced and answer `Leaked`. Kvrocks: `CLIENT KILL ADDR` of the target's
-    /// link alone. Then `SLAVEOF target` (`CONFIG REWRITE` where wanted), and see role and master.
+    /// *Answered* `Demoted`, `Leaked`, `DemoteRefused` or `Lost(Old)`. Settle if asked. See that
+    /// the target says master, else `DemoteRefused`. If the old master answers as master (it
+    /// restarted with an old config), fence it first. `CLIENT UNPAUSE` if `unpause`. Already
+    /// following the target: `Demoted`; following a stranger: leave it alone, `Leaked { by: 0 }`.
+    /// Then judge by `attach`; if it may not attach leave it fenced and answer `Leaked`. Kvrocks:
+    /// `CLIENT KILL ADDR` of the target's link alone. Then `SLAVEOF target` (`CONFIG REWRITE` where
+    /// wanted), and see role and master.
     Demote {
         attach: Attach,
         settle: Settle,
         unpause: bool,
     },
     /// *Answered* `Repointed` or `RepointFailed`. Every other replica follows the target (several
-    /// at a time, each verified). Those already there are left alone. No other replica: `Repointed`.
+    /// at a time, each verified). Those already there are left alone. No other replica:
+    /// `Repointed`.
     Repoint,
     /// *At once.* Start the timer (anew).
     Arm(Timer),
@@ -380,8 +384,8 @@ pub enum Event {
     PromotionRefused,
     Settled(Node, Seen),
     Demoted,
-    /// It was not attached: its offset is past `At` or `carried` by this much (0 when that cannot be
-    /// counted).
+    /// It was not attached: its offset is past `At` or `carried` by this much (0 when that cannot
+    /// be counted).
     Leaked {
         by: u64,
     },

@@ -22,7 +22,7 @@ pub struct State {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Stage {
     Preflight,
-    Recording,
+    Recording(Course),
     Warming,
     Draining,
     Pausing,
@@ -68,6 +68,13 @@ pub(super) struct Promise {
     pub(super) end: u64,
     /// The target's offset; less than `end` only when forced.
     pub(super) carried: u64,
+}
+
+/// Whether an abort came while the first record was being written; the last one waits for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Course {
+    Going,
+    Aborted,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,4 +1,4 @@
-//! The way forward, from preflight to the promotion.
+//! The way forward, from preflight to the fence; and which stage hears which event.
 
 use super::effect::*;
 use super::state::*;
@@ -27,7 +27,7 @@ impl Step {
         match (self.state.stage.clone(), event) {
             (stage, Event::Abort) => self.abort(stage),
             (Stage::Preflight, event) => self.preflight(event),
-            (Stage::Recording, event) => self.recording(event),
+            (Stage::Recording(course), event) => self.recording(course, event),
             (Stage::Warming, event) => self.warming(event),
             (stage, Event::Expired(Timer::Hold)) => self.hold_expired(stage),
             (stage, Event::Expired(Timer::Sync)) => self.sync_expired(stage),
@@ -65,7 +65,8 @@ impl Step {
     fn abort(&mut self, stage: Stage) {
         match stage {
             Stage::Preflight => self.report_and_end(nothing_done(Reason::Aborted)),
-            Stage::Recording | Stage::Warming => self.close(nothing_done(Reason::Aborted)),
+            Stage::Recording(_) => self.state.stage = Stage::Recording(Course::Aborted),
+            Stage::Warming => self.close(nothing_done(Reason::Aborted)),
             Stage::Draining
             | Stage::Pausing
             | Stage::CatchingUp { .. }
@@ -80,7 +81,7 @@ impl Step {
         match event {
             Event::PreflightPassed(facts) => {
                 self.state.facts = facts;
-                self.state.stage = Stage::Recording;
+                self.state.stage = Stage::Recording(Course::Going);
                 self.act(Effect::Record(Record::Begin));
             }
             Event::PreflightFailed(failed) => {
@@ -91,8 +92,11 @@ impl Step {
         }
     }
 
-    fn recording(&mut self, event: Event) {
+    fn recording(&mut self, course: Course, event: Event) {
         match event {
+            Event::Recorded(Record::Begin) if course == Course::Aborted => {
+                self.close(nothing_done(Reason::Aborted));
+            }
             Event::Recorded(Record::Begin) => {
                 self.state.stage = Stage::Warming;
                 self.act(Effect::Warm);
@@ -214,152 +218,6 @@ impl Step {
     fn fence_when_idle(&mut self) {
         if self.state.old == Slot::Idle {
             self.fence();
-        }
-    }
-
-    fn fence(&mut self) {
-        self.state.traces.fence = true;
-        self.state.stage = Stage::Fencing { target: None };
-        self.act(Effect::Fence);
-        self.poll_target();
-    }
-
-    fn poll_target(&mut self) {
-        if self.state.target == Slot::Idle {
-            self.act(Effect::ReadTarget);
-        }
-    }
-
-    fn fencing(&mut self, target: Option<u64>, event: Event) {
-        match event {
-            Event::TargetRead {
-                seen,
-                link_up,
-                offset,
-            } => {
-                if seen != Seen::Follows {
-                    return self.undo(Reason::TargetChanged);
-                }
-                if !link_up && self.state.facts.dialect.feeds_behind_fence() {
-                    return self.undo(Reason::LinkDown);
-                }
-                self.state.stage = Stage::Fencing {
-                    target: Some(offset),
-                };
-                self.poll_target();
-            }
-            Event::Fenced { offset } => {
-                self.state.stage = Stage::Proving {
-                    end: offset,
-                    proof: Proof::Once,
-                    target,
-                };
-                self.read_old_again();
-                self.judge();
-            }
-            Event::FenceRefused => self.undo(Reason::FenceRefused),
-            Event::Lost(Node::Old) => self.undo(Reason::OldLost),
-            Event::Lost(Node::Target) => self.undo(Reason::TargetLost),
-            _ => {}
-        }
-    }
-
-    /// The pause has done its part as soon as the fence stands: who waits behind it would get
-    /// READONLY all the same, and other proxies' reads wait behind their paused writes.
-    fn read_old_again(&mut self) {
-        let unpause = self.state.traces.pause;
-        let apart = !self.state.facts.dialect.fence_is_exact();
-        self.act(Effect::ReadOld { unpause, apart });
-    }
-
-    fn proving(&mut self, end: u64, proof: Proof, target: Option<u64>, event: Event) {
-        match event {
-            Event::OldRead {
-                seen: Seen::Fenced,
-                offset,
-            } => {
-                self.state.traces.pause = false;
-                let proof = if offset == end {
-                    Proof::Twice
-                } else {
-                    Proof::Once
-                };
-                self.state.stage = Stage::Proving {
-                    end: offset,
-                    proof,
-                    target,
-                };
-                if proof == Proof::Once {
-                    self.read_old_again();
-                }
-                self.judge();
-            }
-            Event::OldRead { .. } => self.undo(Reason::OldChanged),
-            // The fence's own reply is final there, so the target may be promoted without the old
-            // master as soon as it holds that much.
-            Event::Lost(Node::Old) if self.state.facts.dialect.fence_is_exact() => {
-                self.state.stage = Stage::Proving {
-                    end,
-                    proof: Proof::Twice,
-                    target,
-                };
-                self.judge();
-            }
-            Event::Lost(Node::Old) => self.undo(Reason::OldLost),
-            Event::TargetRead {
-                seen,
-                link_up,
-                offset,
-            } => {
-                if seen != Seen::Follows {
-                    return self.undo(Reason::TargetChanged);
-                }
-                if !link_up && offset != end {
-                    return self.undo(Reason::LinkDown);
-                }
-                self.state.stage = Stage::Proving {
-                    end,
-                    proof,
-                    target: Some(offset),
-                };
-                self.judge();
-            }
-            Event::Lost(Node::Target) => self.undo(Reason::TargetLost),
-            _ => {}
-        }
-    }
-
-    /// Promotes when it is proven (or forced), asks on when it is not. The target's slot is idle
-    /// whenever it is promoted: a read under way is awaited first, it arrives within a round trip.
-    fn judge(&mut self) {
-        let Stage::Proving { end, proof, target } = self.state.stage else {
-            return;
-        };
-        let (Proof::Twice, Some(carried)) = (proof, target) else {
-            if target != Some(end) {
-                self.poll_target();
-            }
-            return;
-        };
-        let over = self.state.patience == Patience::Over;
-        if carried == end || (over && carried < end) {
-            if self.state.target == Slot::Idle {
-                self.promote(Promise { end, carried });
-            }
-        } else if over {
-            self.undo(Reason::TargetChanged);
-        } else {
-            // A target ahead of the old master has seen it grow behind the fence (Kvrocks), or is
-            // no copy of it; in the second case this ends at the deadline.
-            if carried > end {
-                self.state.stage = Stage::Proving {
-                    end,
-                    proof: Proof::Once,
-                    target,
-                };
-                self.read_old_again();
-            }
-            self.poll_target();
         }
     }
 

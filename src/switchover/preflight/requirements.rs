@@ -20,7 +20,9 @@ pub struct Cast<'a> {
 
 impl<'a> Cast<'a> {
     fn all(&self) -> impl Iterator<Item = &'a Examined> {
-        [self.old, self.target].into_iter().chain(self.others.iter().copied())
+        [self.old, self.target]
+            .into_iter()
+            .chain(self.others.iter().copied())
     }
 
     /// Everything that is wrong, apart from lag and history, which need both nodes at one time.
@@ -103,7 +105,8 @@ impl<'a> Cast<'a> {
     fn target_can_take_over(&self, failings: &mut Vec<String>) {
         let name = &self.target.facts.node;
         let number = |node: &Examined, names: &[&str]| {
-            node.setting(names).and_then(|value| value.parse::<u64>().ok())
+            node.setting(names)
+                .and_then(|value| value.parse::<u64>().ok())
         };
         if let Some(limit) = number(self.target, &["maxclients"])
             && limit < self.old.clients.saturating_add(CLIENTS_SPARE)
@@ -113,7 +116,10 @@ impl<'a> Cast<'a> {
                 self.old.clients, self.old.facts.node
             ));
         }
-        let needed = number(self.target, &["min-replicas-to-write", "min-slaves-to-write"]);
+        let needed = number(
+            self.target,
+            &["min-replicas-to-write", "min-slaves-to-write"],
+        );
         let attached = self.target.facts.attached.len() as u64;
         if let Some(needed) = needed.filter(|needed| *needed > attached) {
             failings.push(format!(
@@ -122,12 +128,17 @@ impl<'a> Cast<'a> {
             ));
         }
         // Who becomes a replica of the target must know its password.
-        let password = self.target.setting(&["requirepass"]).filter(|text| !text.is_empty());
+        let password = self
+            .target
+            .setting(&["requirepass"])
+            .filter(|text| !text.is_empty());
         if let Some(password) = password {
             let joining = [self.old].into_iter().chain(self.others.iter().copied());
             for node in joining {
                 let known = node.setting(&["masterauth"]).unwrap_or_default();
-                let by_user = node.setting(&["masteruser"]).is_some_and(|user| !user.is_empty());
+                let by_user = node
+                    .setting(&["masteruser"])
+                    .is_some_and(|user| !user.is_empty());
                 if known.is_empty() || (known != password && !by_user) {
                     failings.push(format!(
                         "masterauth of {} is not the password of {name}; set it",
@@ -140,12 +151,18 @@ impl<'a> Cast<'a> {
 }
 
 fn follows(node: &Examined, masters: &[&Identity], failings: &mut Vec<String>) {
-    if !masters.iter().any(|master| master.is_followed_by(&node.facts.role)) {
+    if !masters
+        .iter()
+        .any(|master| master.is_followed_by(&node.facts.role))
+    {
         failings.push(format!(
             "{} follows {}, not {}; point it there first",
             node.facts.node,
             node.facts.role.follows().unwrap_or_default(),
-            masters.first().map(|master| master.name.as_ref()).unwrap_or_default()
+            masters
+                .first()
+                .map(|master| master.name.as_ref())
+                .unwrap_or_default()
         ));
     }
 }
@@ -175,10 +192,14 @@ pub fn single(node: &Examined, failings: &mut Vec<String>) {
         Mode::Sentinel => failings.push(format!("{name} is a Sentinel, not a server")),
     }
     if node.setting(&["cluster-enabled"]) == Some("yes") && node.facts.mode != Mode::Cluster {
-        failings.push(format!("{name} has cluster-enabled yes; order the switchover there"));
+        failings.push(format!(
+            "{name} has cluster-enabled yes; order the switchover there"
+        ));
     }
     if node.facts.loading {
-        failings.push(format!("{name} is loading its data; wait until that is over"));
+        failings.push(format!(
+            "{name} is loading its data; wait until that is over"
+        ));
     }
     if node.sentinel {
         failings.push(format!(
@@ -187,11 +208,17 @@ pub fn single(node: &Examined, failings: &mut Vec<String>) {
         ));
     }
     if let Some(error) = &node.config_error {
-        failings.push(format!("{name} does not answer CONFIG GET: {error}; permit it"));
+        failings.push(format!(
+            "{name} does not answer CONFIG GET: {error}; permit it"
+        ));
     } else if node.read_only() != Some("yes") {
         failings.push(format!(
             "{} is not yes on {name}, so a fence would not stop its writers; set it to yes",
-            if node.facts.engine == Engine::Kvrocks { "slave-read-only" } else { "replica-read-only" }
+            if node.facts.engine == Engine::Kvrocks {
+                "slave-read-only"
+            } else {
+                "replica-read-only"
+            }
         ));
     }
     if node.setting(&["replica-serve-stale-data", "slave-serve-stale-data"]) == Some("no") {
@@ -208,17 +235,24 @@ pub fn single(node: &Examined, failings: &mut Vec<String>) {
         failings.push(format!("{name} would refuse us: {denial}; permit it"));
     }
     if node.facts.offset.is_none() {
-        failings.push(format!("{name} shows no replication offset; wait until it is attached"));
+        failings.push(format!(
+            "{name} shows no replication offset; wait until it is attached"
+        ));
     }
 }
 
 /// Requirements about how far the target is behind, from readings made target first.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Gap {
     pub old_offset: u64,
     pub target_offset: u64,
     pub max_lag: u64,
     /// Growth of the old master's offset per second, as far as two readings can tell.
     pub rate_per_s: u64,
+    /// What the old master buffers for a replica before it cuts it off.
+    pub output_limit: Option<u64>,
+    /// The target's backlog, where the engine has one.
+    pub backlog: Option<u64>,
 }
 
 /// The backlog must hold what is written while a node changes its master. Demotion starts with the
@@ -230,45 +264,46 @@ impl Gap {
         self.old_offset.saturating_sub(self.target_offset)
     }
 
-    pub fn failings(&self, old: &Examined, target: &Examined) -> Vec<String> {
+    pub fn failings(&self, old: &str, target: &str) -> Vec<String> {
         let mut failings = Vec::new();
-        let (name, lag) = (&target.facts.node, self.lag());
+        let lag = self.lag();
         if self.target_offset > self.old_offset {
             failings.push(format!(
-                "{name} is ahead of {} (offset {} and {}), so it has another history; let it \
+                "{target} is ahead of {old} (offset {} and {}), so it has another history; let it \
                  synchronise in full first",
-                old.facts.node, self.target_offset, self.old_offset
+                self.target_offset, self.old_offset
             ));
         }
         if lag > self.max_lag {
             failings.push(format!(
-                "{name} is {lag} behind, more than max_lag {}; wait until it has caught up",
+                "{target} is {lag} behind, more than max_lag {}; wait until it has caught up",
                 self.max_lag
             ));
         }
-        if let Some(limit) = old.setting(&["client-output-buffer-limit"]).and_then(replica_limit)
-            && lag > limit / 2
-        {
+        if let Some(limit) = self.output_limit.filter(|limit| lag > limit / 2) {
             failings.push(format!(
-                "{name} is {lag} behind, more than half of what {} buffers for a replica \
-                 (client-output-buffer-limit {limit}); wait until it has caught up",
-                old.facts.node
+                "{target} is {lag} behind, more than half of what {old} buffers for a replica \
+                 (client-output-buffer-limit {limit}); wait until it has caught up"
             ));
         }
-        let backlog = target.facts.backlog_bytes.filter(|_| old.facts.engine != Engine::Kvrocks);
         let needed = self.rate_per_s.saturating_mul(BACKLOG_MS) / 1000;
-        if let Some(backlog) = backlog.filter(|backlog| *backlog < needed) {
+        if let Some(backlog) = self.backlog.filter(|backlog| *backlog < needed) {
             failings.push(format!(
-                "repl-backlog-size of {name} is {backlog} and {} bytes are written a second: \
-                 replicas would need a full synchronisation; set it to {} or more",
-                self.rate_per_s, self.rate_per_s
+                "repl-backlog-size of {target} is {backlog} and {rate} bytes are written a second: \
+                 replicas would need a full synchronisation; set it to {rate} or more",
+                rate = self.rate_per_s
             ));
         }
         failings
     }
 }
 
-/// The hard limit of class `slave` or `replica`, when there is one.
+/// What `node` buffers for a replica: the hard limit of its class, when there is one.
+pub fn output_limit(node: &Examined) -> Option<u64> {
+    node.setting(&["client-output-buffer-limit"])
+        .and_then(replica_limit)
+}
+
 fn replica_limit(value: &str) -> Option<u64> {
     let mut words = value.split_whitespace();
     words.find(|word| matches!(*word, "slave" | "replica"))?;
@@ -278,6 +313,88 @@ fn replica_limit(value: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(gap: Gap, reason: &str) {
+        let failings = gap.failings("old", "target");
+        match reason {
+            "" => assert!(failings.is_empty(), "{failings:?}"),
+            reason => assert!(
+                failings.iter().any(|one| one.contains(reason)),
+                "{failings:?}"
+            ),
+        }
+    }
+
+    #[test]
+    fn a_lag_passes_at_the_limit_and_fails_one_past_it() {
+        let gap = Gap {
+            old_offset: 110,
+            target_offset: 100,
+            max_lag: 10,
+            ..Gap::default()
+        };
+        check(gap, "");
+        check(
+            Gap {
+                old_offset: 111,
+                ..gap
+            },
+            "more than max_lag",
+        );
+        check(Gap { max_lag: 9, ..gap }, "more than max_lag");
+    }
+
+    #[test]
+    fn a_target_ahead_of_its_master_has_another_history() {
+        let gap = Gap {
+            old_offset: 99,
+            target_offset: 100,
+            max_lag: 10,
+            ..Gap::default()
+        };
+        check(gap, "is ahead of old");
+    }
+
+    #[test]
+    fn the_buffers_of_the_old_master_and_the_target_must_suffice() {
+        let gap = Gap {
+            old_offset: 60,
+            max_lag: 100,
+            ..Gap::default()
+        };
+        check(
+            Gap {
+                output_limit: Some(120),
+                ..gap
+            },
+            "",
+        );
+        check(
+            Gap {
+                output_limit: Some(100),
+                ..gap
+            },
+            "client-output-buffer-limit",
+        );
+        let busy = Gap {
+            rate_per_s: 20_000_000,
+            ..gap
+        };
+        check(
+            Gap {
+                backlog: Some(1 << 20),
+                ..busy
+            },
+            "",
+        );
+        check(
+            Gap {
+                backlog: Some(999_999),
+                ..busy
+            },
+            "repl-backlog-size",
+        );
+    }
 
     #[test]
     fn the_output_limit_of_replicas_is_found_among_the_classes() {

@@ -1,0 +1,251 @@
+//! After the promotion: the old master and the other replicas are put behind the target.
+//!
+//! **Invariant:** an old master is attached only after the plan's condition was judged on a reading
+//! made on the same connection immediately before; otherwise it stays fenced.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::resp::reply::{Info, Value};
+use crate::switchover::attach::{Attachment, await_link, same_tail};
+use crate::switchover::exec::ask::{Desk, Done, replication};
+use crate::switchover::orders::{Change, refused};
+use crate::switchover::plan::{Attach, Event, Node, Seen, Settle};
+use crate::switchover::preflight::Seat;
+use crate::topology::engine::Engine;
+use crate::topology::identity::Identity;
+use crate::topology::node::{Connection, NodeError};
+
+/// A replica beside the target.
+pub struct Other {
+    pub identity: Identity,
+    pub connection: Option<Connection>,
+}
+
+impl From<Seat> for Other {
+    fn from(seat: Seat) -> Other {
+        Other {
+            identity: seat.identity,
+            connection: Some(seat.connection),
+        }
+    }
+}
+
+/// How the old master is to be attached.
+#[derive(Clone, Copy, Debug)]
+pub struct Demotion {
+    pub attach: Attach,
+    pub settle: Settle,
+    pub unpause: bool,
+    pub rewrite_config: bool,
+    pub within: Duration,
+}
+
+impl Desk {
+    pub async fn demote(self, at_hand: Option<Connection>, order: Demotion) -> Done {
+        match self.demoted(at_hand, order).await {
+            Ok((connection, event, words)) => Done {
+                connection: Some(connection),
+                event,
+                words,
+            },
+            // The node's own no leaves the connection in step, but a fresh one costs little here.
+            Err(NodeError::Refused { text, .. }) => Done {
+                connection: None,
+                event: Event::DemoteRefused,
+                words: Some(text),
+            },
+            Err(error) => {
+                let words = Some(error.to_string());
+                Done {
+                    connection: None,
+                    event: Event::Lost(Node::Old),
+                    words,
+                }
+            }
+        }
+    }
+
+    async fn demoted(
+        &self,
+        at_hand: Option<Connection>,
+        order: Demotion,
+    ) -> Result<(Connection, Event, Option<String>), NodeError> {
+        let (mut old, mut info) = self.settled(Node::Old, at_hand, order.settle).await?;
+        if self.seen(Node::Old, &info) == Some(Seen::Master) {
+            // Restarted with an old config: it must stop being a master before anything else.
+            match self
+                .orders
+                .fence(&mut old, &self.sink, None, self.read_within)
+                .await
+            {
+                Change::Done(_) => info = replication(&mut old, self.read_within).await?,
+                Change::NotDone(words) | Change::Unclear(words) => {
+                    return Ok((old, Event::DemoteRefused, Some(words)));
+                }
+            }
+        }
+        if order.unpause {
+            old.call(&["CLIENT", "UNPAUSE"], self.read_within).await?;
+        }
+        match self.seen(Node::Old, &info) {
+            Some(Seen::Follows) => return Ok((old, Event::Demoted, None)),
+            Some(Seen::Fenced) => {}
+            _ => {
+                let words = "the old master follows somebody else".to_owned();
+                return Ok((old, Event::DemoteRefused, Some(words)));
+            }
+        }
+        if let Some(by) = self.leak(&mut old, &info, order.attach).await? {
+            return Ok((old, Event::Leaked { by }, None));
+        }
+        self.orders
+            .attach(&mut old, &self.target.name, order.within)
+            .await?;
+        let info = replication(&mut old, self.read_within).await?;
+        if self.seen(Node::Old, &info) != Some(Seen::Follows) {
+            let words = "it does not show the new master".to_owned();
+            return Ok((old, Event::DemoteRefused, Some(words)));
+        }
+        if order.rewrite_config {
+            // The role is what counts; a config file that cannot be written is no reason to retry.
+            let _ = self.orders.rewrite_config(&mut old, self.read_within).await;
+        }
+        Ok((old, Event::Demoted, None))
+    }
+
+    /// How much the old master holds that the target lacks; `None` when it may be attached.
+    async fn leak(
+        &self,
+        old: &mut Connection,
+        info: &Info,
+        attach: Attach,
+    ) -> Result<Option<u64>, NodeError> {
+        let offset: u64 = info.number("master_repl_offset").unwrap_or_default();
+        match attach {
+            Attach::At(end) if end == offset => Ok(None),
+            Attach::At(end) => Ok(Some(offset.saturating_sub(end))),
+            Attach::Never { carried } => Ok(Some(offset.saturating_sub(carried))),
+            Attach::IfPrefix => {
+                let name = format!("{}-look", self.name);
+                let target = &self.target.name;
+                let mut target =
+                    Connection::open(target, &self.credentials, &name, self.read_within).await?;
+                self.beyond(old, info, offset, &mut target).await
+            }
+        }
+    }
+
+    /// Whether the old master's history is a prefix of the target's; if not, by how much it is past
+    /// the common part (0 when that cannot be counted).
+    async fn beyond(
+        &self,
+        old: &mut Connection,
+        info: &Info,
+        offset: u64,
+        target: &mut Connection,
+    ) -> Result<Option<u64>, NodeError> {
+        let new = replication(target, self.read_within).await?;
+        let number = |name: &str| new.number::<u64>(name);
+        if self.orders.engine == Engine::Kvrocks {
+            let reached = number("master_repl_offset").unwrap_or_default();
+            if offset > reached {
+                return Ok(Some(offset - reached));
+            }
+            let same = same_tail(old, target, offset, self.read_within).await?;
+            return Ok((!same).then_some(0));
+        }
+        let history = info.get("master_replid");
+        if history.is_some() && history == new.get("master_replid") {
+            let reached = number("master_repl_offset").unwrap_or_default();
+            return Ok((offset > reached).then(|| offset - reached));
+        }
+        if history.is_none() || history != new.get("master_replid2") {
+            return Ok(Some(0));
+        }
+        // The first byte of the new history stands at second_repl_offset.
+        let parted = number("second_repl_offset")
+            .unwrap_or_default()
+            .saturating_sub(1);
+        Ok((offset > parted).then(|| offset - parted))
+    }
+
+    /// Makes every other replica follow the target, all at once. Those that do already are left
+    /// alone.
+    pub async fn repoint(self, others: Vec<Other>, within: Duration) -> (Vec<Other>, Vec<String>) {
+        let mut running = JoinSet::new();
+        for other in others {
+            let desk = self.clone();
+            running.spawn(async move { desk.repoint_one(other, within).await });
+        }
+        let (mut back, mut failed) = (Vec::new(), Vec::new());
+        for (other, words) in running.join_all().await {
+            back.push(other);
+            failed.extend(words);
+        }
+        (back, failed)
+    }
+
+    async fn repoint_one(&self, other: Other, within: Duration) -> (Other, Option<String>) {
+        let Other {
+            identity,
+            connection,
+        } = other;
+        let result = async {
+            let mut replica = self.connect(connection, &identity.name).await?;
+            let follows = |info: &Info| self.seen(Node::Old, info) == Some(Seen::Follows);
+            if !follows(&replication(&mut replica, self.read_within).await?) {
+                self.orders
+                    .repoint(&mut replica, &self.target.name, within)
+                    .await?;
+                let info = replication(&mut replica, self.read_within).await?;
+                if !follows(&info) {
+                    let nothing = Value::Null;
+                    return Err(refused(&replica, "the new master", &nothing));
+                }
+            }
+            Ok(replica)
+        };
+        match result.await {
+            Ok(replica) => (
+                Other {
+                    identity,
+                    connection: Some(replica),
+                },
+                None,
+            ),
+            Err(error) => (
+                Other {
+                    identity,
+                    connection: None,
+                },
+                Some(error.to_string()),
+            ),
+        }
+    }
+}
+
+/// Waits for the links of all followers at once; the names come back with what was seen.
+pub async fn await_links(
+    followers: Vec<(Identity, Option<Connection>)>,
+    master: &str,
+    within: Duration,
+) -> Vec<(String, Attachment)> {
+    let mut running = JoinSet::new();
+    for (at, (identity, connection)) in followers.into_iter().enumerate() {
+        let master = master.to_owned();
+        running.spawn(async move {
+            let attachment = match connection {
+                Some(mut connection) => await_link(&mut connection, &master, within).await,
+                None => Attachment::Pending { loaded: false },
+            };
+            (at, identity.name.to_string(), attachment)
+        });
+    }
+    let mut seen = running.join_all().await;
+    seen.sort_by_key(|(at, ..)| *at);
+    seen.into_iter()
+        .map(|(_, name, attachment)| (name, attachment))
+        .collect()
+}

@@ -1,0 +1,56 @@
+//! The executor's hands on the data path: the writing halves of a shard's gate and route.
+
+use std::time::Duration;
+
+use super::{Gates, HoldStats, Opening, Routes};
+use crate::shard::gate::{GateControl, GateState};
+use crate::shard::route::RouteControl;
+use crate::topology::engine::Engine;
+
+impl Gates for GateControl {
+    async fn hold(&self, deadline: Duration) -> Result<(), String> {
+        GateControl::hold(self, deadline)
+            .await
+            .map_err(|failed| failed.to_string())
+    }
+
+    async fn release(&self, to: Opening) -> HoldStats {
+        let state = match to {
+            Opening::Open => GateState::Open,
+            Opening::Shut => GateState::Shut,
+        };
+        let stats = GateControl::release(self, state).await;
+        HoldStats {
+            writes_held: stats.writes_held,
+            longest_hold: stats.longest_hold,
+        }
+    }
+
+    async fn prepare(&self, node: &str, deadline: Duration) -> Result<(), String> {
+        GateControl::prepare(self, node, deadline).await
+    }
+}
+
+impl Routes for RouteControl {
+    fn publish(&self, master: Option<&str>, replicas: &[String]) -> u64 {
+        RouteControl::publish(self, master, replicas)
+    }
+
+    fn suit(&self, engine: Engine) {
+        RouteControl::suit(self, lanes_for(engine));
+    }
+
+    fn current(&self) -> (u64, Option<String>) {
+        let route = RouteControl::current(self);
+        (route.epoch, route.master.as_deref().map(str::to_owned))
+    }
+}
+
+/// Redis and Valkey execute on one thread: a second connection only splits the batches. Kvrocks
+/// executes a connection on one of its worker threads and may wait for the disk there.
+fn lanes_for(engine: Engine) -> usize {
+    match engine {
+        Engine::Redis | Engine::Valkey => 1,
+        Engine::Kvrocks => 4,
+    }
+}

@@ -1,0 +1,459 @@
+//! Effect by effect: what the plan orders, put under way.
+
+use super::*;
+
+impl<G: Gates, R: Routes> Exec<G, R> {
+    pub(super) async fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Preflight => self.begin_preflight(),
+            Effect::Record(record) => self.record(record),
+            Effect::Warm => self.warm(),
+            Effect::Hold => self.begin_hold(),
+            Effect::Release => self.release(),
+            Effect::Publish(master) => self.publish(master),
+            Effect::Repoint => self.repoint(),
+            Effect::Arm(timer) => self.arm(timer),
+            Effect::Disarm(timer) => {
+                if let Some(at) = self.timers.get_mut(index(timer)) {
+                    *at = None;
+                }
+            }
+            Effect::Alarm(alarm) => self.alarm(alarm),
+            Effect::TooLate => {}
+            Effect::Report(verdict) => self.report(verdict).await,
+            effect => self.ask(effect),
+        }
+    }
+
+    /// Effects on one of the two nodes.
+    fn ask(&mut self, effect: Effect) {
+        let Some(desk) = self.desk.clone() else {
+            debug_assert!(false, "{effect:?} before preflight");
+            return;
+        };
+        let node = match effect {
+            Effect::ReadTarget | Effect::Promote | Effect::Settle(Node::Target) => Node::Target,
+            _ => Node::Old,
+        };
+        let pause = self.site.switchover.pause_timeout;
+        let rewrite_config = self.site.switchover.config_rewrite;
+        let within = self.site.switchover.demote_timeout;
+        let bench = self.bench(node);
+        debug_assert!(
+            bench.under_way.is_none(),
+            "{effect:?} while another is under way"
+        );
+        let (at_hand, answered_at) = (bench.at_hand.take(), bench.answered_at);
+        bench.under_way = match effect {
+            Effect::Pause => Some(Box::pin(desk.pause(at_hand, pause))),
+            Effect::Fence => Some(Box::pin(desk.fence(at_hand))),
+            Effect::ReadOld { unpause, apart } => {
+                let not_before = answered_at.filter(|_| apart);
+                Some(Box::pin(desk.read_old(at_hand, unpause, not_before)))
+            }
+            Effect::ReadTarget => Some(Box::pin(desk.read_target(at_hand))),
+            Effect::Restore {
+                settle,
+                unfence,
+                unpause,
+            } => Some(Box::pin(desk.restore(at_hand, settle, unfence, unpause))),
+            Effect::Promote => Some(Box::pin(desk.promote(at_hand))),
+            Effect::Settle(node) => Some(Box::pin(desk.settle(node, at_hand))),
+            Effect::Demote {
+                attach,
+                settle,
+                unpause,
+            } => {
+                let order = Demotion {
+                    attach,
+                    settle,
+                    unpause,
+                    rewrite_config,
+                    within,
+                };
+                Some(Box::pin(desk.demote(at_hand, order)))
+            }
+            _ => None,
+        };
+    }
+
+    pub(super) fn question(&self) -> Question {
+        Question {
+            nodes: self.site.nodes.clone(),
+            credentials: self.site.credentials.clone(),
+            name: connection_name(&self.id),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            max_lag: self.site.switchover.max_lag,
+            within: self.site.connect_timeout,
+        }
+    }
+
+    fn begin_preflight(&mut self) {
+        let question = self.question();
+        let fence_address = self.site.switchover.fence_address.clone();
+        self.side.spawn(async move {
+            let passed = match preflight(&question).await {
+                Ok(passed) => passed,
+                Err(failings) => return Side::Preflight(Err(failings)),
+            };
+            match passed.with_sink(fence_address.as_deref()).await {
+                Ok(passed) => Side::Preflight(Ok(Box::new(passed))),
+                Err(failing) => Side::Preflight(Err(vec![failing])),
+            }
+        });
+    }
+
+    /// Takes over what preflight dialled.
+    pub(super) fn passed(&mut self, passed: Passed) -> Event {
+        self.desk = Some(Desk {
+            credentials: self.site.credentials.clone(),
+            name: connection_name(&self.id),
+            orders: passed.orders,
+            sink: passed.sink_address,
+            old: passed.old.identity,
+            target: passed.target.identity,
+            read_within: self.read_within(),
+            undo_within: UNDO_WITHIN,
+            promote_within: PROMOTE_WITHIN,
+        });
+        self.sink = passed.sink;
+        self.old.at_hand = Some(passed.old.connection);
+        self.target.at_hand = Some(passed.target.connection);
+        self.others = passed.others.into_iter().map(Other::from).collect();
+        self.replica_read_only = passed.replica_read_only;
+        self.full_syncs = passed.full_syncs;
+        self.facts = Some(passed.facts);
+        Event::PreflightPassed(passed.facts)
+    }
+
+    /// A node that says nothing for as long as writes may be held is lost.
+    fn read_within(&self) -> Duration {
+        self.site
+            .switchover
+            .pause_timeout
+            .min(self.site.connect_timeout)
+    }
+
+    /// What preflight would have found is in the journal; connections are made when needed.
+    pub(super) async fn prepare_recovery(&mut self, begin: &Begin) {
+        let within = self.site.connect_timeout;
+        let identity = |name: &str| Identity::look_up(name.into(), within);
+        let engine = match begin.engine.as_str() {
+            "kvrocks" => Engine::Kvrocks,
+            "valkey" => Engine::Valkey,
+            _ => Engine::Redis,
+        };
+        let abilities = Abilities {
+            role_command: if begin.role_command == "REPLICAOF" {
+                "REPLICAOF"
+            } else {
+                "SLAVEOF"
+            },
+            pause: begin.facts.knows_pause,
+            feeds_behind_fence: begin.facts.dialect.feeds_behind_fence(),
+        };
+        let sink = SinkAddress {
+            host: begin.sink_host.clone(),
+            port: begin.sink_port,
+        };
+        // The old listener's port, if it is free: with a closed one the node's next role change
+        // takes a second.
+        self.sink = match sink.host.parse() {
+            Ok(ip) if engine == Engine::Kvrocks => Sink::open(ip, sink.port, None).await.ok(),
+            _ => None,
+        };
+        self.desk = Some(Desk {
+            credentials: self.site.credentials.clone(),
+            name: connection_name(&begin.operation),
+            orders: Orders { engine, abilities },
+            sink,
+            old: identity(&begin.from).await,
+            target: identity(&begin.to).await,
+            read_within: self.read_within(),
+            undo_within: UNDO_WITHIN,
+            promote_within: PROMOTE_WITHIN,
+        });
+        self.facts = Some(begin.facts);
+        for other in &begin.others {
+            self.others.push(Other {
+                identity: identity(other).await,
+                connection: None,
+            });
+        }
+    }
+
+    fn record(&mut self, record: Record) {
+        let begin = match record {
+            Record::Begin => self.begin_record(),
+            Record::End(_) => None,
+        };
+        let (site, id) = (self.site.clone(), self.id.clone());
+        self.side.spawn_blocking(move || {
+            let mut journal = match site.journal.lock() {
+                Ok(journal) => journal,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+            let result = match (record, begin) {
+                (Record::Begin, Some(begin)) => journal.begin(&begin),
+                (Record::Begin, None) => return Side::Recorded(record, Err("no facts".into())),
+                (Record::End(outcome), _) => journal.end(&id, outcome_of(outcome)),
+            };
+            Side::Recorded(record, result.map_err(|error| error.to_string()))
+        });
+    }
+
+    fn begin_record(&self) -> Option<Begin> {
+        let desk = self.desk.as_ref()?;
+        Some(Begin {
+            operation: self.id.clone(),
+            shard: self.site.shard.clone(),
+            from: self.from.to_string(),
+            to: self.to.to_string(),
+            others: self
+                .others
+                .iter()
+                .map(|other| other.identity.name.to_string())
+                .collect(),
+            engine: desk.orders.engine.to_string(),
+            role_command: desk.orders.abilities.role_command.to_owned(),
+            sink_host: desk.sink.host.clone(),
+            sink_port: desk.sink.port,
+            replica_read_only: self.replica_read_only.clone(),
+            facts: self.facts?,
+            terms: Terms {
+                force_on_timeout: self.site.switchover.force_on_timeout,
+            },
+            started_at_ms: self.measured.started_at_ms(),
+        })
+    }
+
+    fn warm(&mut self) {
+        let (site, to) = (self.site.clone(), self.to.clone());
+        self.side.spawn(async move {
+            Side::Warmed(site.gates.prepare(&to, site.connect_timeout).await)
+        });
+    }
+
+    fn begin_hold(&mut self) {
+        self.holds += 1;
+        let (site, hold) = (self.site.clone(), self.holds);
+        self.measured.holding();
+        let task = self.side.spawn(async move {
+            // The plan's own timer ends the wait; this deadline only backs it up.
+            let deadline = site.switchover.pause_timeout + site.switchover.drain_timeout;
+            Side::Drained(hold, site.gates.hold(deadline).await)
+        });
+        self.hold = Some((hold, task));
+    }
+
+    fn release(&mut self) {
+        if let Some((_, task)) = self.hold.take() {
+            task.abort();
+        }
+        self.open_gate();
+    }
+
+    /// Opens the gate to the master that the route names, or leaves it shut when it names none.
+    fn open_gate(&mut self) {
+        let to = match self.master {
+            Master::Nobody => Opening::Shut,
+            Master::Old | Master::Target => Opening::Open,
+        };
+        self.gate = to;
+        let site = self.site.clone();
+        self.side
+            .spawn(async move { Side::Released(site.gates.release(to).await) });
+    }
+
+    fn publish(&mut self, master: Master) {
+        let name = match master {
+            Master::Old => Some(self.from.clone()),
+            Master::Target => Some(self.to.clone()),
+            Master::Nobody => None,
+        };
+        self.master = master;
+        let replicas = self.site.replicas_of(name.as_deref());
+        self.site.routes.publish(name.as_deref(), &replicas);
+        // Nobody holds any more, and yet the gate is not as the route: after a hold that ended with
+        // no master, and at a start.
+        if self.hold.is_none() && (self.gate == Opening::Shut) != (master == Master::Nobody) {
+            self.open_gate();
+        }
+    }
+
+    fn repoint(&mut self) {
+        let Some(desk) = self.desk.clone() else {
+            return;
+        };
+        let others = std::mem::take(&mut self.others);
+        let within = self.site.switchover.demote_timeout;
+        self.side.spawn(async move {
+            let (others, failed) = desk.repoint(others, within).await;
+            Side::Repointed(others, failed)
+        });
+    }
+
+    fn arm(&mut self, timer: Timer) {
+        let settings = &self.site.switchover;
+        let length = match timer {
+            Timer::Drain => settings.drain_timeout,
+            Timer::Sync => settings.sync_timeout,
+            Timer::Hold => settings.pause_timeout,
+            Timer::Demote => settings.demote_timeout,
+            Timer::Retry => {
+                let length = self.retry_after;
+                self.retry_after = (length * 2).min(RETRY_MAX);
+                length
+            }
+        };
+        if let Some(at) = self.timers.get_mut(index(timer)) {
+            *at = Some(Instant::now() + length);
+        }
+    }
+
+    /// Repeated at each retry by the plan; a run of equal ones is said once.
+    fn alarm(&mut self, alarm: Alarm) {
+        if self.measured.is_news(alarm) {
+            let (shard, operation) = (&self.site.shard, &self.id);
+            tracing::warn!(%shard, %operation, alarm = ?alarm, "switchover needs a look");
+        }
+    }
+}
+
+/// What every connection of an operation calls itself.
+pub fn connection_name(operation: &str) -> String {
+    format!("pointsman-{operation}")
+}
+
+pub(super) fn outcome_of(outcome: plan::Outcome) -> Outcome {
+    match outcome {
+        plan::Outcome::Switched => Outcome::Switched,
+        plan::Outcome::SwitchedWithLeak => Outcome::SwitchedWithLeak,
+        plan::Outcome::RolledBack => Outcome::RolledBack,
+        plan::Outcome::Refused => Outcome::Refused,
+        plan::Outcome::Unknown => Outcome::Unknown,
+    }
+}
+
+/// The end of an operation, or of its first part.
+impl<G: Gates, R: Routes> Exec<G, R> {
+    pub(super) async fn dry_run(&mut self) {
+        let failings = preflight(&self.question()).await.err().unwrap_or_default();
+        self.measured.phase("preflight");
+        let outcome = if failings.is_empty() {
+            Outcome::Switched
+        } else {
+            Outcome::Refused
+        };
+        let mut report = self.measured.report(outcome, failings);
+        report.dry_run = true;
+        self.hand_out(report);
+    }
+
+    async fn report(&mut self, verdict: Verdict) {
+        // Whoever waits for the hold's figures waits for the release, which is over in no time.
+        while !self.measured.is_released() {
+            let Some(side) = self.side.join_next().await else {
+                break;
+            };
+            if let Ok(Side::Released(stats)) = side {
+                self.measured.released(stats);
+            }
+        }
+        let outcome = outcome_of(verdict.outcome);
+        let mut reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+        if !outcome.is_switched() && !reasons.is_empty() {
+            reasons.append(&mut self.words);
+        }
+        let over = plan::is_over(&self.state);
+        let replicas = match outcome.is_switched() {
+            true => self.resyncs(verdict.old, over).await,
+            false => Vec::new(),
+        };
+        let mut report = self.measured.report(outcome, reasons);
+        report.writes_not_carried = verdict.not_carried;
+        report.replicas = replicas;
+        self.hand_out(report);
+    }
+
+    /// How the followers came to follow. In the middle of things nobody is waited for.
+    async fn resyncs(&mut self, old: OldNow, over: bool) -> Vec<ReplicaResync> {
+        let Some(desk) = self.desk.clone() else {
+            return Vec::new();
+        };
+        if !over {
+            let names = self.others.iter().map(|other| other.identity.name.clone());
+            let all = std::iter::once(self.from.clone()).chain(names);
+            let pending = |node: NodeName| ReplicaResync {
+                node: node.to_string(),
+                resync: Resync::Pending,
+            };
+            return all.map(pending).collect();
+        }
+        let within = LINKS_WITHIN.min(self.site.switchover.demote_timeout);
+        let others = std::mem::take(&mut self.others);
+        let mut followers: Vec<_> = others
+            .into_iter()
+            .map(|other| (other.identity, other.connection))
+            .collect();
+        let attached = old == OldNow::Attached;
+        if attached {
+            followers.insert(0, (desk.old.clone(), self.old.at_hand.take()));
+        }
+        let seen = await_links(followers, &self.to, within).await;
+        let full_after = match desk.connect(self.target.at_hand.take(), &self.to).await {
+            Ok(mut target) => {
+                if self.site.switchover.config_rewrite {
+                    let _ = desk
+                        .orders
+                        .rewrite_config(&mut target, desk.read_within)
+                        .await;
+                }
+                sync_counters(&mut target, desk.read_within)
+                    .await
+                    .map(|counters| counters.full)
+            }
+            Err(error) => Err(error),
+        };
+        let attachments: Vec<_> = seen.iter().map(|(_, attachment)| *attachment).collect();
+        // A recovery has no count from before; then every full one since the start is suspected.
+        let judged = judge_resyncs(
+            self.full_syncs,
+            full_after.unwrap_or(u64::MAX),
+            &attachments,
+        );
+        let names = seen.into_iter().map(|(node, _)| node);
+        let mut replicas: Vec<_> = names
+            .zip(judged)
+            .map(|(node, resync)| ReplicaResync { node, resync })
+            .collect();
+        if !attached {
+            let node = self.from.to_string();
+            replicas.insert(
+                0,
+                ReplicaResync {
+                    node,
+                    resync: Resync::Failed,
+                },
+            );
+        }
+        replicas
+    }
+
+    fn hand_out(&mut self, mut report: crate::switchover::report::Report) {
+        report.id = self.id.clone();
+        report.shard = self.site.shard.clone();
+        report.from = self.from.to_string();
+        report.to = self.to.to_string();
+        let (shard, operation, outcome) = (&report.shard, &report.id, report.outcome);
+        let (from, to) = (&report.from, &report.to);
+        tracing::info!(
+            %shard, %operation, %outcome, %from, %to,
+            hold_ms = report.hold_ms, total_ms = report.total_ms, writes_held = report.writes_held,
+            reasons = report.reasons.join("; "), recovering = self.recovering,
+            "switchover ended"
+        );
+        self.progress.reported(report);
+    }
+}

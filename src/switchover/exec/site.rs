@@ -1,0 +1,98 @@
+//! Where an operation works: one shard, with the writing halves of its gate and route.
+//!
+//! Owns the seam between the control path and the objects in which it meets the data path, so that
+//! operations can be tested against real servers with a gate that only remembers.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
+use crate::switchover::journal::Journal;
+use crate::topology::engine::Engine;
+use crate::topology::node::{Credentials, NodeName};
+
+/// Whether writes go on after a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// There is a master: the held writes go to it.
+    Open,
+    /// There is none: writes wait for one as long as their own budget lasts.
+    Shut,
+}
+
+/// What a hold did to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldStats {
+    pub writes_held: u64,
+    pub longest_hold: Duration,
+}
+
+/// The writing half of a shard's gate.
+pub trait Gates: Send + Sync + 'static {
+    /// Holds writes everywhere; returns when all admitted ones have ended. The future may be
+    /// dropped; a release follows in any case.
+    fn hold(&self, deadline: Duration) -> impl Future<Output = Result<(), String>> + Send;
+    fn release(&self, to: Opening) -> impl Future<Output = HoldStats> + Send;
+    /// Opens the lanes to `node` that live sessions will need.
+    fn prepare(
+        &self,
+        node: &str,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// The writing half of a shard's route.
+pub trait Routes: Send + Sync + 'static {
+    fn publish(&self, master: Option<&str>, replicas: &[String]) -> u64;
+    /// The nodes' engine is known: routes published from now on ask for the lanes that suit it.
+    fn suit(&self, engine: Engine);
+    /// The epoch and master published last.
+    fn current(&self) -> (u64, Option<String>);
+}
+
+/// Where an operation works: one shard.
+pub struct Site<G, R> {
+    pub shard: String,
+    pub nodes: Vec<NodeName>,
+    pub credentials: Credentials,
+    pub gates: G,
+    pub routes: R,
+    pub journal: Mutex<Journal>,
+    pub switchover: SwitchoverConfig,
+    pub connect_timeout: Duration,
+}
+
+impl<G, R> Site<G, R> {
+    pub fn new(
+        shard: &ShardConfig,
+        proxy: &ProxyConfig,
+        switchover: &SwitchoverConfig,
+        journal: Journal,
+        gates: G,
+        routes: R,
+    ) -> Site<G, R> {
+        Site {
+            shard: shard.name.clone(),
+            nodes: shard
+                .nodes
+                .iter()
+                .map(|node| node.as_str().into())
+                .collect(),
+            credentials: Credentials::of(shard),
+            gates,
+            routes,
+            journal: Mutex::new(journal),
+            switchover: switchover.clone(),
+            connect_timeout: proxy.connect_timeout,
+        }
+    }
+
+    /// Every node but `master`.
+    pub fn replicas_of(&self, master: Option<&str>) -> Vec<String> {
+        let others = self
+            .nodes
+            .iter()
+            .filter(|node| Some(node.as_ref()) != master);
+        others.map(|node| node.to_string()).collect()
+    }
+}

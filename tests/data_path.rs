@@ -1,0 +1,322 @@
+//! What clients do and get: as if they were connected to the server itself.
+
+mod support;
+
+use std::time::Duration;
+
+use support::*;
+
+#[tokio::test]
+async fn a_request_may_arrive_in_any_pieces() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut input = Vec::new();
+    put_request(&mut input, &["SET", "k", "some value"]);
+    put_request(&mut input, &["GET", "k"]);
+    for size in [1, 2, 3, 7] {
+        let mut wire = client(&proxy).await;
+        for piece in input.chunks(size) {
+            wire.send_raw(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(wire.reply().await.unwrap().ok());
+        assert_eq!(wire.reply().await.unwrap(), Value::bulk("some value"));
+    }
+}
+
+#[tokio::test]
+async fn half_a_request_disturbs_nobody_else() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut half = client(&proxy).await;
+    half.send_raw(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nonly a part")
+        .await
+        .unwrap();
+    let mut other = client(&proxy).await;
+    assert!(other.run("SET other 1").await.unwrap().ok());
+    drop(half);
+    assert_eq!(other.run("GET k").await.unwrap(), Value::Null);
+}
+
+#[tokio::test]
+async fn a_value_of_100_mb_goes_there_and_back() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let value: Vec<u8> = (0..100_000_000u32).map(|at| (at % 251) as u8).collect();
+    let mut wire = client(&proxy).await.with_deadline(Duration::from_secs(60));
+    let reply = wire
+        .call(&[b"SET".as_slice(), b"big", value.as_slice()])
+        .await
+        .unwrap();
+    assert!(reply.ok(), "{reply:?}");
+    let mut other = client(&proxy).await;
+    wire.send(&["GET", "big"]).await.unwrap();
+    // The large reply is on its way and nobody reads it yet; others are served meanwhile.
+    assert!(other.run("SET small 1").await.unwrap().ok());
+    let back = wire.reply().await.unwrap();
+    assert!(back == Value::Bulk(value), "the value came back changed");
+}
+
+#[tokio::test]
+async fn hello_3_speaks_resp3_and_hello_2_goes_back() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut wire = client(&proxy).await;
+    let greeting = wire.run("HELLO 3 SETNAME modern").await.unwrap();
+    let texts: Vec<String> = greeting.items().iter().map(Value::text).collect();
+    let proto = texts
+        .iter()
+        .position(|text| text == "proto")
+        .expect("a proto field");
+    assert_eq!(texts[proto + 1], "3");
+    wire.run("HSET h a 1").await.unwrap();
+    wire.send(&["HGETALL", "h"]).await.unwrap();
+    let (map, _) = wire.raw_until_quiet(Duration::from_millis(200)).await;
+    assert_eq!(map, b"%1\r\n$1\r\na\r\n$1\r\n1\r\n");
+    assert_eq!(
+        wire.run("CLIENT GETNAME").await.unwrap(),
+        Value::bulk("modern")
+    );
+    wire.run("HELLO 2").await.unwrap();
+    wire.send(&["HGETALL", "h"]).await.unwrap();
+    let (list, _) = wire.raw_until_quiet(Duration::from_millis(200)).await;
+    assert_eq!(list, b"*2\r\n$1\r\na\r\n$1\r\n1\r\n");
+}
+
+#[tokio::test]
+async fn subscribers_of_both_protocols_hear_what_is_published() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut plain = client(&proxy).await;
+    let mut modern = client(&proxy).await;
+    modern.run("HELLO 3").await.unwrap();
+    for wire in [&mut plain, &mut modern] {
+        wire.run("SUBSCRIBE news").await.unwrap();
+    }
+    let mut publisher = client(&proxy).await;
+    assert_eq!(
+        publisher.run("PUBLISH news hello").await.unwrap(),
+        Value::Int(2)
+    );
+    let message = Value::Array(["message", "news", "hello"].map(Value::bulk).to_vec());
+    assert_eq!(plain.reply().await.unwrap(), message);
+    assert_eq!(modern.reply().await.unwrap(), message);
+    // In RESP3 a subscriber may run other commands.
+    assert!(modern.run("SET k v").await.unwrap().ok());
+}
+
+#[tokio::test]
+async fn a_blocked_pop_is_woken_by_another_client() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut popper = client(&proxy).await;
+    popper.send(&["BLPOP", "queue", "15"]).await.unwrap();
+    assert_eq!(
+        client(&proxy).await.run("RPUSH queue job").await.unwrap(),
+        Value::Int(1)
+    );
+    let expected = Value::Array(["queue", "job"].map(Value::bulk).to_vec());
+    assert_eq!(popper.reply().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn credentials_are_checked_by_the_server_and_kept_apart() {
+    let shard = Shard::redis(0).await;
+    let mut admin = shard.wire(0).await;
+    for user in ["alice on >one ~a:* +@all", "bob on >two ~b:* +get"] {
+        assert!(
+            admin
+                .run(&format!("ACL SETUSER {user}"))
+                .await
+                .unwrap()
+                .ok()
+        );
+    }
+    let proxy = shard.proxy().await;
+    let (mut alice, mut bob) = (client(&proxy).await, client(&proxy).await);
+    let wrong = alice.run("AUTH alice two").await.unwrap().text();
+    assert!(wrong.starts_with("WRONGPASS"), "{wrong}");
+    assert!(alice.run("AUTH alice one").await.unwrap().ok());
+    assert!(bob.run("AUTH bob two").await.unwrap().ok());
+    assert!(alice.run("SET a:k v").await.unwrap().ok());
+    assert!(
+        alice
+            .run("SET b:k v")
+            .await
+            .unwrap()
+            .text()
+            .starts_with("NOPERM")
+    );
+    assert!(
+        bob.run("SET b:k v")
+            .await
+            .unwrap()
+            .text()
+            .starts_with("NOPERM")
+    );
+    assert!(
+        bob.run("GET a:k")
+            .await
+            .unwrap()
+            .text()
+            .starts_with("NOPERM")
+    );
+    assert_eq!(bob.run("GET b:k").await.unwrap(), Value::Null);
+    assert_eq!(alice.run("ACL WHOAMI").await.unwrap(), Value::bulk("alice"));
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_password_wants_it_from_clients_of_the_proxy_too() {
+    let shard = Shard::redis(0).await;
+    shard
+        .wire(0)
+        .await
+        .run("CONFIG SET requirepass secret")
+        .await
+        .unwrap();
+    let settings = Settings {
+        shard: "password = \"secret\"".into(),
+        ..Settings::default()
+    };
+    let proxy = shard.proxy_with(settings).await;
+    let mut wire = client(&proxy).await;
+    assert!(
+        wire.run("GET k")
+            .await
+            .unwrap()
+            .text()
+            .starts_with("NOAUTH")
+    );
+    assert!(
+        wire.run("AUTH wrong")
+            .await
+            .unwrap()
+            .text()
+            .starts_with("WRONGPASS")
+    );
+    assert!(wire.run("AUTH secret").await.unwrap().ok());
+    assert!(wire.run("SET k v").await.unwrap().ok());
+}
+
+#[tokio::test]
+async fn each_client_has_an_id_of_its_own_that_stays() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let (mut one, mut two) = (client(&proxy).await, client(&proxy).await);
+    let id = one.run("CLIENT ID").await.unwrap();
+    assert_ne!(id, two.run("CLIENT ID").await.unwrap());
+    one.run("MULTI").await.unwrap();
+    one.run("EXEC").await.unwrap();
+    assert_eq!(one.run("CLIENT ID").await.unwrap(), id);
+}
+
+#[tokio::test]
+async fn one_client_past_the_limit_is_told_so_and_the_others_stay() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy_with(proxy_settings("clients_max = 5")).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut wire = client(&proxy).await;
+        wire.run("PING").await.unwrap();
+        clients.push(wire);
+    }
+    let mut sixth = client(&proxy).await;
+    let (answer, ending) = sixth.raw_until_quiet(Duration::from_secs(5)).await;
+    assert_eq!(
+        String::from_utf8_lossy(&answer),
+        "-ERR max number of clients reached\r\n"
+    );
+    assert_eq!(ending, Ending::Closed);
+    for wire in &mut clients {
+        assert_eq!(
+            wire.run("PING").await.unwrap(),
+            Value::Simple("PONG".into())
+        );
+    }
+    drop(clients.pop());
+    wait_until("the free place is given away", async || {
+        client(&proxy)
+            .await
+            .run("PING")
+            .await
+            .is_ok_and(|reply| reply.text() == "PONG")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_at_a_limit_is_served_and_one_past_it_refused() {
+    let shard = Shard::redis(0).await;
+    let lines = "inline_bytes_max = 1024\nbulk_bytes_max = 1000\nelements_max = 10";
+    let proxy = shard.proxy_with(proxy_settings(lines)).await;
+    let mut wire = client(&proxy).await;
+    let (fits, too_long) = ("x".repeat(1000), "x".repeat(1001));
+    assert!(wire.call(&["SET", "k", &fits]).await.unwrap().ok());
+    let reply = wire.call(&["SET", "k", &too_long]).await.unwrap().text();
+    assert_eq!(reply, "ERR Protocol error: invalid bulk length");
+    let mut wire = client(&proxy).await;
+    let ten = "MGET 1 2 3 4 5 6 7 8 9";
+    assert_eq!(wire.run(ten).await.unwrap().items().len(), 9);
+    let reply = wire.run(&format!("{ten} 10")).await.unwrap().text();
+    assert_eq!(reply, "ERR Protocol error: invalid multibulk length");
+    let mut wire = client(&proxy).await;
+    wire.send_raw(&[b'x'; 1100]).await.unwrap();
+    let reply = wire.reply().await.unwrap().text();
+    assert_eq!(reply, "ERR Protocol error: too big inline request");
+}
+
+#[tokio::test]
+async fn a_thousand_clients_are_served_side_by_side() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut clients = Vec::new();
+    for _ in 0..1000 {
+        clients.push(client(&proxy).await);
+    }
+    for (number, wire) in clients.iter_mut().enumerate() {
+        wire.send(&["SET", &format!("k{number}"), &number.to_string()])
+            .await
+            .unwrap();
+        wire.send(&["GET", &format!("k{number}")]).await.unwrap();
+    }
+    for (number, wire) in clients.iter_mut().enumerate() {
+        assert!(wire.reply().await.unwrap().ok());
+        assert_eq!(wire.reply().await.unwrap(), Value::bulk(number.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stops_nobody_else() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut other = client(&proxy).await;
+    other
+        .call(&["SET", "k", &"x".repeat(100_000)])
+        .await
+        .unwrap();
+    let mut lazy = client(&proxy).await;
+    for _ in 0..100 {
+        lazy.send(&["GET", "k"]).await.unwrap();
+    }
+    for number in 0..1000 {
+        assert_eq!(other.run("INCR n").await.unwrap(), Value::Int(number + 1));
+    }
+    for _ in 0..100 {
+        assert_eq!(lazy.reply().await.unwrap().text().len(), 100_000);
+    }
+}
+
+#[tokio::test]
+async fn the_client_library_most_people_use_works() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let client = redis::Client::open(format!("redis://{}/2?protocol=resp3", proxy.addr)).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut pipe = redis::pipe();
+    pipe.atomic().set("k", 41).ignore().incr("k", 1);
+    let (number,): (i64,) = pipe.query_async(&mut connection).await.unwrap();
+    assert_eq!(number, 42);
+    let script = redis::Script::new("return redis.call('GET', KEYS[1])");
+    let text: String = script.key("k").invoke_async(&mut connection).await.unwrap();
+    assert_eq!(text, "42");
+}

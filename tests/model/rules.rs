@@ -1,0 +1,84 @@
+//! What one walk may contain, and the mistakes it can be told to make.
+
+use pointsman::switchover::plan::{Dialect, Facts, Terms};
+
+/// What one walk may contain.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub dialect: Dialect,
+    pub force: bool,
+    pub far_behind: bool,
+    pub stale_restart: bool,
+    /// Writes that bypass the proxy on the old master.
+    pub writes: u8,
+    /// Pops by woken blocked clients behind the fence.
+    pub pops: u8,
+    /// Lost replies, refusals, broken links and kills, together.
+    pub faults: u8,
+    pub crashes: u8,
+    pub flaw: Option<Flaw>,
+}
+
+impl Rules {
+    pub fn new(dialect: Dialect) -> Rules {
+        Rules {
+            dialect,
+            force: false,
+            far_behind: false,
+            stale_restart: false,
+            writes: 2,
+            pops: 0,
+            faults: 3,
+            crashes: 2,
+            flaw: None,
+        }
+    }
+
+    pub fn terms(&self) -> Terms {
+        Terms {
+            force_on_timeout: self.force,
+        }
+    }
+
+    pub fn facts(&self) -> Facts {
+        Facts {
+            dialect: self.dialect,
+            knows_pause: true,
+            lag: if self.far_behind { 10 } else { 0 },
+            lag_small: 1,
+        }
+    }
+}
+
+/// Deliberate mistakes; the walk must find each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flaw {
+    /// The target is believed to be equal.
+    ProofSkipped,
+    /// The route is swapped and the gate opened when the promotion is sent.
+    ReleasedEarly,
+    /// A fence without a reply, or refused, counts as a fence.
+    FenceAssumed,
+    /// The role is asked without killing the connection that carried the promotion.
+    LateNotKilled,
+    /// A target that does not answer counts as a replica.
+    SilenceMeansReplica,
+    /// The undo forgets the fence.
+    FenceNotLifted,
+    /// Everybody forgets the pause.
+    PauseNotLifted,
+    /// The undo does not kill what was lost before it.
+    RestoreUnsettled,
+    /// The old offset is not read before the old master is attached.
+    AttachedBlindly,
+    /// Kvrocks: the second reading repeats the first.
+    SecondReadSkipped,
+    /// A promotion without a reply counts as refused.
+    LossMeansRefused,
+    /// A restarted old master counts as one that never was fenced.
+    RebornBelieved,
+    /// The first record is not written.
+    NoJournal,
+    /// The retry timer is not armed.
+    NoRetry,
+}

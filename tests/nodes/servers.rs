@@ -1,0 +1,192 @@
+//! Real servers on ports that the kernel chose; each is killed by its pid when it goes out of scope.
+
+#![allow(dead_code)]
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use pointsman::resp::reply::Value;
+use pointsman::topology::facts::{Link, NodeFacts, Role};
+use pointsman::topology::node::{Connection, Credentials, NodeName};
+use tokio::time::{Instant, sleep};
+
+pub const LONG: Duration = Duration::from_secs(20);
+pub const STEP: Duration = Duration::from_secs(5);
+
+pub struct Server {
+    pub name: NodeName,
+    pub port: u16,
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where the Kvrocks binary is, when there is one.
+pub fn kvrocks() -> Option<String> {
+    let binary = std::env::var("KVROCKS_BIN").ok();
+    if binary.is_none() {
+        eprintln!("skipped: KVROCKS_BIN names no binary");
+    }
+    binary
+}
+
+impl Server {
+    pub async fn redis(options: &[&str]) -> Server {
+        Server::start("redis-server", options).await
+    }
+
+    pub async fn start(binary: &str, options: &[&str]) -> Server {
+        for _ in 0..5 {
+            let server = Server::spawn(binary, options);
+            if server.answers().await {
+                return server;
+            }
+        }
+        panic!("{binary} does not start");
+    }
+
+    fn spawn(binary: &str, options: &[&str]) -> Server {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new(binary);
+        if binary.ends_with("kvrocks") {
+            let mut config = format!("port {port}\nbind 127.0.0.1\nworkers 2\n");
+            config += &format!(
+                "dir {}\nrocksdb.write_buffer_size 16\n",
+                directory.path().display()
+            );
+            for pair in options.chunks(2) {
+                config += &format!("{} {}\n", pair[0].trim_start_matches("--"), pair[1]);
+            }
+            let path = directory.path().join("kvrocks.conf");
+            std::fs::write(&path, config).unwrap();
+            command.arg("-c").arg(path);
+        } else {
+            let path = directory.path().join("redis.conf");
+            std::fs::write(&path, "save \"\"\nrepl-diskless-sync-delay 0\n").unwrap();
+            command
+                .arg(path)
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+            command.arg("--dir").arg(directory.path()).args(options);
+        }
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let name = format!("127.0.0.1:{port}").into();
+        Server {
+            name,
+            port,
+            child,
+            _directory: directory,
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        let deadline = Instant::now() + LONG;
+        while Instant::now() < deadline {
+            let open = Connection::open(&self.name, &Credentials::default(), "test", STEP).await;
+            if !matches!(
+                open,
+                Err(pointsman::topology::node::NodeError::Unreachable { .. })
+            ) {
+                return true;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops or continues the server, so that it is silent with its connections open.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    pub async fn connect(&self) -> Connection {
+        self.connect_as("test").await
+    }
+
+    pub async fn connect_as(&self, name: &str) -> Connection {
+        Connection::open(&self.name, &Credentials::default(), name, STEP)
+            .await
+            .unwrap()
+    }
+
+    pub async fn ask(&self, args: &[&str]) -> Value {
+        self.connect().await.call(args, STEP).await.unwrap()
+    }
+
+    pub async fn facts(&self) -> NodeFacts {
+        NodeFacts::read(&mut self.connect().await, STEP)
+            .await
+            .unwrap()
+    }
+
+    pub async fn is_master(&self) -> bool {
+        self.facts().await.role == Role::Master
+    }
+
+    pub async fn follow(&self, master: &Server) {
+        let port = master.port.to_string();
+        assert!(self.ask(&["SLAVEOF", "127.0.0.1", &port]).await.is_ok());
+        self.await_link(master).await;
+    }
+
+    pub async fn await_link(&self, master: &Server) {
+        until("the link to be up", async || {
+            let role = self.facts().await.role;
+            matches!(role, Role::Replica { port, link: Link::Up, .. } if port == master.port)
+        })
+        .await;
+    }
+}
+
+/// A master and its replicas, in sync.
+pub async fn shard(binary: &str, replicas: usize, options: &[&str]) -> Vec<Server> {
+    let mut servers = vec![Server::start(binary, options).await];
+    for _ in 0..replicas {
+        let replica = Server::start(binary, options).await;
+        replica.follow(&servers[0]).await;
+        servers.push(replica);
+    }
+    assert!(servers[0].ask(&["SET", "before", "1"]).await.is_ok());
+    for replica in &servers[1..] {
+        until("the first write to arrive", async || {
+            replica.ask(&["GET", "before"]).await.text() == Some("1")
+        })
+        .await;
+    }
+    servers
+}
+
+/// Waits for a condition, with a deadline.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,508 @@
+//! Whole operations against real servers, with a gate and a route that only remember.
+
+#[path = "nodes/servers.rs"]
+mod servers;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pointsman::config::{Config, SwitchoverConfig};
+use pointsman::resp::reply::Value;
+use pointsman::switchover::control::{ShardSeat, Shards};
+use pointsman::switchover::exec::{Gates, HoldStats, Opening, Routes, Site};
+use pointsman::switchover::journal::{Begin, Journal};
+use pointsman::switchover::plan::{Dialect, Facts, Terms};
+use pointsman::switchover::report::{Outcome, Report, Resync};
+use pointsman::switchover::view::{AbortAnswer, Control, StartError};
+use servers::{STEP, Server, kvrocks, shard, until};
+
+/// A gate that drains at once, or never.
+#[derive(Clone, Default)]
+struct Gate {
+    log: Arc<Mutex<Vec<&'static str>>>,
+    stuck: bool,
+    unprepared: bool,
+}
+
+impl Gate {
+    fn note(&self, what: &'static str) {
+        self.log.lock().unwrap().push(what);
+    }
+}
+
+impl Gates for Gate {
+    async fn hold(&self, _: Duration) -> Result<(), String> {
+        self.note("hold");
+        if self.stuck {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    async fn release(&self, to: Opening) -> HoldStats {
+        self.note(if to == Opening::Open { "open" } else { "shut" });
+        HoldStats {
+            writes_held: 3,
+            longest_hold: Duration::from_millis(1),
+        }
+    }
+
+    async fn prepare(&self, _: &str, _: Duration) -> Result<(), String> {
+        if self.unprepared {
+            Err("no lane".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Route(Arc<Mutex<(u64, Option<String>)>>);
+
+impl Routes for Route {
+    fn suit(&self, _: pointsman::topology::engine::Engine) {}
+
+    fn publish(&self, master: Option<&str>, _: &[String]) -> u64 {
+        let mut route = self.0.lock().unwrap();
+        *route = (route.0 + 1, master.map(str::to_owned));
+        route.0
+    }
+
+    fn current(&self) -> (u64, Option<String>) {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+struct Proxy {
+    shards: Shards<Gate, Route>,
+    gate: Gate,
+    route: Route,
+    state_dir: tempfile::TempDir,
+}
+
+impl Proxy {
+    fn start(servers: &[Server], gate: Gate, tune: impl FnOnce(&mut SwitchoverConfig)) -> Proxy {
+        Proxy::start_in(tempfile::tempdir().unwrap(), servers, gate, tune)
+    }
+
+    fn start_in(
+        state_dir: tempfile::TempDir,
+        servers: &[Server],
+        gate: Gate,
+        tune: impl FnOnce(&mut SwitchoverConfig),
+    ) -> Proxy {
+        let nodes: Vec<String> = servers
+            .iter()
+            .map(|one| format!("\"{}\"", one.name))
+            .collect();
+        let nodes = nodes.join(", ");
+        let text = format!(
+            "[admin]\nlisten = \"127.0.0.1:7000\"\n[[shard]]\nname = \"a\"\n\
+             listen = \"127.0.0.1:7001\"\nnodes = [{nodes}]\n"
+        );
+        let mut config = Config::parse(&text, "config.toml").unwrap();
+        // Machines that run tests are busy; a hold there may take long.
+        config.switchover.pause_timeout = Duration::from_secs(10);
+        config.switchover.sync_timeout = Duration::from_secs(5);
+        tune(&mut config.switchover);
+        let journal = Journal::open(state_dir.path(), "a").unwrap();
+        let route = Route::default();
+        let (own_gate, own_route) = (gate.clone(), route.clone());
+        let shard = &config.shards[0];
+        let site = Site::new(
+            shard,
+            &config.proxy,
+            &config.switchover,
+            journal,
+            own_gate,
+            own_route,
+        );
+        let seat = ShardSeat {
+            site: Arc::new(site),
+            listen: shard.listen.clone(),
+            sessions: Arc::new(|| 0),
+        };
+        Proxy {
+            shards: Shards::start(vec![seat]),
+            gate,
+            route,
+            state_dir,
+        }
+    }
+
+    async fn ready(self) -> Proxy {
+        until("a route", async || self.route.current().1.is_some()).await;
+        self
+    }
+
+    async fn switchover(&self, to: &Server) -> Report {
+        self.order(to, false).await
+    }
+
+    async fn order(&self, to: &Server, dry_run: bool) -> Report {
+        let (shard, to) = ("a".to_owned(), to.name.to_string());
+        let id = self.shards.switchover(shard, to, dry_run).await.unwrap();
+        let report = self.shards.wait(id).await.unwrap();
+        until("the shard to be free", async || {
+            self.shards.status("a").unwrap().operation.is_none()
+        })
+        .await;
+        report
+    }
+
+    fn log(&self) -> Vec<&'static str> {
+        self.gate.log.lock().unwrap().clone()
+    }
+}
+
+fn master(proxy: &Proxy) -> String {
+    proxy.route.current().1.unwrap_or_default()
+}
+
+async fn check_switched(servers: &[Server], proxy: &Proxy, report: &Report) {
+    assert_eq!(report.outcome, Outcome::Switched, "{report:?}");
+    assert_eq!(report.reasons, Vec::<String>::new());
+    assert_eq!((report.writes_held, report.writes_not_carried), (3, 0));
+    assert!(
+        report.hold_ms > 0.0 && report.hold_ms <= report.total_ms,
+        "{report:?}"
+    );
+    assert_eq!(master(proxy), *servers[1].name);
+    assert_eq!(proxy.log(), ["open", "hold", "open"]);
+    assert!(servers[1].is_master().await && !servers[0].is_master().await);
+    let resyncs: Vec<Resync> = report.replicas.iter().map(|one| one.resync).collect();
+    assert_eq!(
+        resyncs,
+        vec![Resync::Partial; servers.len() - 1],
+        "{report:?}"
+    );
+    assert!(servers[1].ask(&["SET", "after", "1"]).await.is_ok());
+    for replica in [&servers[0], &servers[servers.len() - 1]].into_iter() {
+        until("the write to arrive", async || {
+            replica.ask(&["GET", "after"]).await.text() == Some("1")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn redis_is_switched_and_everybody_follows() {
+    let servers = shard("redis-server", 2, &[]).await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
+    let report = proxy.switchover(&servers[1]).await;
+    eprintln!("{report:#?}");
+    check_switched(&servers, &proxy, &report).await;
+}
+
+#[tokio::test]
+async fn kvrocks_is_switched_and_everybody_follows() {
+    let Some(binary) = kvrocks() else { return };
+    let servers = shard(&binary, 2, &[]).await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
+    let report = proxy.switchover(&servers[1]).await;
+    eprintln!("{report:#?}");
+    check_switched(&servers, &proxy, &report).await;
+}
+
+#[tokio::test]
+async fn ten_switchovers_there_and_back_lose_no_write_of_a_client_that_bypasses_the_proxy() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut writers = tokio::task::JoinSet::new();
+    for server in &servers {
+        let (mut direct, stop) = (server.connect().await, stop.clone());
+        let list = format!("writes:{}", server.port);
+        writers.spawn(async move {
+            let mut acknowledged = 0_i64;
+            while !stop.is_cancelled() {
+                let answer = direct.call(&["RPUSH", &list, "x"], STEP).await.unwrap();
+                acknowledged += i64::from(matches!(answer, Value::Integer(_)));
+            }
+            (list, acknowledged)
+        });
+    }
+    for round in 0..10 {
+        let report = proxy.switchover(&servers[(round + 1) % 2]).await;
+        assert_eq!(
+            report.outcome,
+            Outcome::Switched,
+            "round {round}: {report:?}"
+        );
+        assert_eq!(report.replicas[0].resync, Resync::Partial, "round {round}");
+    }
+    stop.cancel();
+    for (list, acknowledged) in writers.join_all().await {
+        let kept = servers[0].ask(&["LLEN", &list]).await.number();
+        assert!(acknowledged > 0);
+        assert_eq!(kept, Some(acknowledged), "acknowledged writes to {list}");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_looks_and_touches_nothing() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
+    let report = proxy.order(&servers[1], true).await;
+    assert!(
+        report.dry_run && report.outcome == Outcome::Switched,
+        "{report:?}"
+    );
+    let report = proxy.order(&servers[0], true).await;
+    assert!(
+        report.dry_run && report.outcome == Outcome::Refused,
+        "{report:?}"
+    );
+    assert_eq!(
+        (master(&proxy), proxy.log()),
+        (servers[0].name.to_string(), vec!["open"])
+    );
+    assert!(servers[0].is_master().await);
+}
+
+#[tokio::test]
+async fn a_refused_operation_names_its_reasons_and_holds_nothing() {
+    let servers = shard("redis-server", 1, &[]).await;
+    servers[1]
+        .ask(&["CONFIG", "SET", "min-replicas-to-write", "1"])
+        .await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
+    let report = proxy.switchover(&servers[1]).await;
+    assert_eq!(report.outcome, Outcome::Refused);
+    assert!(
+        report.reasons[0].contains("min-replicas-to-write"),
+        "{report:?}"
+    );
+    assert_eq!((report.hold_ms, proxy.log()), (0.0, vec!["open"]));
+}
+
+#[tokio::test]
+async fn lanes_that_cannot_be_prepared_are_a_refusal_with_their_reason() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let gate = Gate {
+        unprepared: true,
+        ..Gate::default()
+    };
+    let proxy = Proxy::start(&servers, gate, |_| {}).ready().await;
+    let report = proxy.switchover(&servers[1]).await;
+    assert_eq!(report.outcome, Outcome::Refused);
+    assert!(
+        report.reasons.iter().any(|one| one.contains("no lane")),
+        "{report:?}"
+    );
+}
+
+#[tokio::test]
+async fn writes_that_do_not_drain_end_the_operation_where_it_began() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let gate = Gate {
+        stuck: true,
+        ..Gate::default()
+    };
+    let proxy = Proxy::start(&servers, gate, |_| {}).ready().await;
+    let report = proxy.switchover(&servers[1]).await;
+    assert_eq!(report.outcome, Outcome::RolledBack);
+    assert!(report.reasons[0].contains("drain_timeout_ms"), "{report:?}");
+    assert_eq!(proxy.log(), ["open", "hold", "open"]);
+    assert!(servers[0].is_master().await);
+}
+
+#[tokio::test]
+async fn a_second_order_is_told_which_operation_runs_and_an_abort_ends_that_one() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let gate = Gate {
+        stuck: true,
+        ..Gate::default()
+    };
+    let patient = |config: &mut SwitchoverConfig| config.drain_timeout = STEP;
+    let proxy = Proxy::start(&servers, gate, patient).ready().await;
+    let to = servers[1].name.to_string();
+    let order = |dry_run| proxy.shards.switchover("a".to_owned(), to.clone(), dry_run);
+    let id = order(false).await.unwrap();
+    assert_eq!(order(false).await, Err(StartError::Busy { id: id.clone() }));
+    until("the hold", async || {
+        proxy.shards.operation(&id).unwrap().phase == "hold"
+    })
+    .await;
+    assert_eq!(proxy.shards.status("a").unwrap().gate, "holding");
+    assert_eq!(proxy.shards.abort(&id), AbortAnswer::Aborting);
+    let report = proxy.shards.wait(id.clone()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::RolledBack);
+    assert_eq!(report.reasons, ["aborted by order"]);
+    assert_eq!(proxy.shards.abort(&id), AbortAnswer::Ended);
+    assert_eq!(proxy.shards.abort("nothing"), AbortAnswer::Unknown);
+}
+
+#[tokio::test]
+async fn a_stop_undoes_what_runs_and_starts_nothing_more() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let gate = Gate {
+        stuck: true,
+        ..Gate::default()
+    };
+    let patient = |config: &mut SwitchoverConfig| config.drain_timeout = STEP;
+    let proxy = Proxy::start(&servers, gate, patient).ready().await;
+    let to = servers[1].name.to_string();
+    let id = proxy
+        .shards
+        .switchover("a".to_owned(), to.clone(), false)
+        .await
+        .unwrap();
+    proxy.shards.stop().await;
+    let report = proxy.shards.wait(id).await.unwrap();
+    assert_eq!(report.outcome, Outcome::RolledBack);
+    let late = proxy.shards.switchover("a".to_owned(), to, false).await;
+    assert_eq!(late, Err(StartError::ShuttingDown));
+}
+
+#[tokio::test]
+async fn a_master_that_somebody_else_changed_is_followed() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let proxy = Proxy::start(&servers, Gate::default(), |_| {})
+        .ready()
+        .await;
+    assert_eq!(master(&proxy), *servers[0].name);
+    assert!(servers[1].ask(&["REPLICAOF", "NO", "ONE"]).await.is_ok());
+    let port = servers[1].port.to_string();
+    assert!(
+        servers[0]
+            .ask(&["REPLICAOF", "127.0.0.1", &port])
+            .await
+            .is_ok()
+    );
+    until("the route to follow", async || {
+        master(&proxy) == *servers[1].name
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operation_that_a_crash_cut_off_behind_the_fence_is_undone_at_the_next_start() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(state_dir.path(), "a").unwrap();
+    journal.begin(&begun(&servers)).unwrap();
+    drop(journal);
+    assert!(
+        servers[0]
+            .ask(&["REPLICAOF", "127.0.0.1", "1"])
+            .await
+            .is_ok()
+    );
+    let proxy = Proxy::start_in(state_dir, &servers, Gate::default(), |_| {})
+        .ready()
+        .await;
+    assert_eq!(master(&proxy), *servers[0].name);
+    assert!(servers[0].is_master().await);
+    let report = proxy
+        .shards
+        .wait("20261122T000000Z-0001".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(report.outcome, Outcome::RolledBack);
+    assert_eq!(proxy.log().last(), Some(&"open"));
+}
+
+#[tokio::test]
+async fn an_operation_that_a_crash_cut_off_behind_the_promotion_is_finished_at_the_next_start() {
+    let servers = shard("redis-server", 2, &[]).await;
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(state_dir.path(), "a").unwrap();
+    journal.begin(&begun(&servers)).unwrap();
+    drop(journal);
+    assert!(
+        servers[0]
+            .ask(&["REPLICAOF", "127.0.0.1", "1"])
+            .await
+            .is_ok()
+    );
+    assert!(servers[1].ask(&["REPLICAOF", "NO", "ONE"]).await.is_ok());
+    let proxy = Proxy::start_in(state_dir, &servers, Gate::default(), |_| {})
+        .ready()
+        .await;
+    assert_eq!(master(&proxy), *servers[1].name);
+    let report = proxy
+        .shards
+        .wait("20261122T000000Z-0001".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(report.outcome, Outcome::Switched, "{report:?}");
+    servers[0].await_link(&servers[1]).await;
+    servers[2].await_link(&servers[1]).await;
+    let directory = proxy.state_dir.path().join("pointsman-a.journal");
+    until("the end in the journal", async || {
+        std::fs::read_to_string(&directory)
+            .unwrap()
+            .contains("\"end\"")
+    })
+    .await;
+}
+
+fn begun(servers: &[Server]) -> Begin {
+    Begin {
+        operation: "20261122T000000Z-0001".to_owned(),
+        shard: "a".to_owned(),
+        from: servers[0].name.to_string(),
+        to: servers[1].name.to_string(),
+        others: servers[2..]
+            .iter()
+            .map(|one| one.name.to_string())
+            .collect(),
+        engine: "redis".to_owned(),
+        role_command: "REPLICAOF".to_owned(),
+        sink_host: "127.0.0.1".to_owned(),
+        sink_port: 1,
+        replica_read_only: "yes".to_owned(),
+        facts: Facts {
+            dialect: Dialect::Redis,
+            knows_pause: true,
+            lag: 0,
+            lag_small: 1,
+        },
+        terms: Terms::default(),
+        started_at_ms: 0,
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_falls_silent_ends_the_operation_without_two_masters() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let proxy = Proxy::start(
+        &servers,
+        Gate {
+            stuck: true,
+            ..Gate::default()
+        },
+        |config| {
+            config.drain_timeout = STEP;
+        },
+    )
+    .ready()
+    .await;
+    let to = servers[1].name.to_string();
+    let id = proxy
+        .shards
+        .switchover("a".to_owned(), to, false)
+        .await
+        .unwrap();
+    until("the hold", async || {
+        proxy.shards.operation(&id).unwrap().phase == "hold"
+    })
+    .await;
+    servers[1].signal("-STOP");
+    proxy.shards.abort(&id);
+    let report = proxy.shards.wait(id).await.unwrap();
+    servers[1].signal("-CONT");
+    assert_eq!(report.outcome, Outcome::RolledBack);
+    assert!(servers[0].is_master().await);
+}

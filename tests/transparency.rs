@@ -1,0 +1,236 @@
+//! What a server answers, byte for byte, the proxy in front of another one answers too.
+
+mod support;
+
+use std::time::Duration;
+
+use support::*;
+
+/// The same bytes to a server and to the proxy in front of another one just like it.
+struct Twins {
+    direct: Shard,
+    // Held for its servers, which end when it does.
+    _proxied: Shard,
+    proxy: Proxy,
+}
+
+impl Twins {
+    async fn start() -> Twins {
+        Twins::start_with(Settings::default()).await
+    }
+
+    async fn start_with(settings: Settings) -> Twins {
+        let (direct, proxied) = tokio::join!(Shard::redis(0), Shard::redis(0));
+        let proxy = proxied.proxy_with(settings).await;
+        Twins {
+            direct,
+            _proxied: proxied,
+            proxy,
+        }
+    }
+
+    /// Sends `input` on a fresh connection to both; the answers, and whether the connection stays
+    /// open, must be the same byte for byte.
+    async fn check(&self, input: &[u8]) {
+        let shown = String::from_utf8_lossy(input);
+        let shown: String = shown.chars().take(120).collect();
+        let direct = self.direct.addr(0);
+        let (direct, proxied) =
+            tokio::join!(exchange(&direct, input), exchange(&self.proxy.addr, input));
+        let text = |(bytes, ending): &(Vec<u8>, Ending)| {
+            (String::from_utf8_lossy(bytes).into_owned(), *ending)
+        };
+        assert_eq!(
+            text(&proxied),
+            text(&direct),
+            "proxied (left) and direct, after {shown:?}"
+        );
+    }
+
+    /// Each line is one conversation: commands between bars, arguments between blanks.
+    async fn check_all(&self, conversations: &[&str]) {
+        for line in conversations {
+            let mut input = Vec::new();
+            for command in line.split(" | ") {
+                put_request(&mut input, &command.split_whitespace().collect::<Vec<_>>());
+            }
+            self.check(&input).await;
+        }
+    }
+}
+
+/// Everything that comes back; a PING with a text of its own, sent last, tells that it is all.
+async fn exchange(addr: &str, input: &[u8]) -> (Vec<u8>, Ending) {
+    const LAST: &[u8] = b"$11\r\nlast-answer\r\n";
+    let mut wire = Wire::connect(addr).await.unwrap();
+    let mut input = input.to_vec();
+    put_request(&mut input, &["PING", "last-answer"]);
+    // A server that closes early may reset the connection while we still send.
+    let _ = wire.send_raw(&input).await;
+    wire.raw_until(LAST, Duration::from_millis(400)).await
+}
+
+#[tokio::test]
+async fn plain_commands_and_their_errors_are_the_servers_own() {
+    let twins = Twins::start().await;
+    twins
+        .check_all(&[
+            "PING | PING hello | ping | PiNg | ECHO x",
+            "SET k v | GET k | GET nothing | DEL k | EXISTS k",
+            "SET k v EX 100 NX | TTL k | PTTL nothing | SET k w NX | GET k | GETDEL k",
+            "SET | GET | GET a b | SET k v WRONG | INCR",
+            "SET n ten | INCR n | INCRBY n x | SET n 41 | INCR n | DECRBY n 2",
+            "LPUSH l a b c | LRANGE l 0 -1 | GET l | LPOP l 2 | LLEN l",
+            "HSET h a 1 b 2 | HGETALL h | HGET h a | HMGET h a c | HINCRBY h a 5",
+            "ZADD z 1 a 2 b | ZRANGE z 0 -1 WITHSCORES | ZSCORE z a | ZADD z x y",
+            "SADD s a | SISMEMBER s a | SMEMBERS s | SINTERCARD 1 s",
+            "XADD x 1-1 f v | XRANGE x - + | XLEN x | XADD x 1-1 f v | XREAD STREAMS x 0",
+            "MSET a 1 b 2 | MGET a b c | APPEND a x | STRLEN a | GETRANGE a 0 0",
+            "PFADD p a b | PFCOUNT p | BITCOUNT a | GETBIT a 1 | SETBIT a 1 1",
+            "NOSUCHCOMMAND | NOSUCHCOMMAND with arguments | GET | OBJECT | OBJECT ENCODING a",
+            "TYPE a | EXPIRE a 100 | PERSIST a | RENAME a c | RENAME none d | COPY c e",
+            "FLUSHALL | DBSIZE | RANDOMKEY | SET k v | SCAN 0 COUNT 1000 | KEYS * | RANDOMKEY",
+            "CONFIG GET maxmemory | CONFIG GET | COMMAND COUNT | MEMORY USAGE nothing",
+            "SORT nothing | WAIT 0 0 | LASTSAVE x | DEBUG | OBJECT FREQ nothing",
+        ])
+        .await;
+}
+
+#[tokio::test]
+async fn sessions_keep_their_state_as_on_a_server() {
+    let twins = Twins::start().await;
+    twins
+        .check_all(&[
+            "SELECT 1 | SET k one | GET k | SELECT 0 | GET k",
+            "SELECT 16 | SELECT x | SELECT | SELECT -1 | SWAPDB 0 1 | GET k",
+            "CLIENT GETNAME | CLIENT SETNAME me | CLIENT GETNAME | CLIENT | CLIENT NOPE",
+            "AUTH secret | AUTH nobody secret | AUTH | AUTH a b c | PING",
+            "HELLO 4 | HELLO x | HELLO 2 SETNAME | HELLO 3 AUTH nobody wrong | PING",
+            "CLIENT SETNAME me | SELECT 2 | RESET | CLIENT GETNAME | SET k v",
+            "QUIT | PING",
+            "CLIENT REPLY SKIP | PING unseen | PING seen",
+            "CLIENT REPLY OFF | PING unseen | CLIENT REPLY ON",
+            "CLIENT NO-EVICT on | CLIENT NO-EVICT off | CLIENT TRACKING off",
+        ])
+        .await;
+}
+
+#[tokio::test]
+async fn transactions_are_the_servers_own() {
+    let twins = Twins::start().await;
+    twins
+        .check_all(&[
+            "MULTI | SET k 1 | INCR k | GET k | EXEC",
+            "MULTI | SET k 1 | DISCARD | GET k",
+            "EXEC | DISCARD | MULTI | MULTI | EXEC",
+            "MULTI | NOSUCHCOMMAND | SET k 1 | EXEC | PING",
+            "MULTI | SET k | EXEC",
+            "MULTI | LPUSH k x | GET k | EXEC",
+            "MULTI | WATCH k | EXEC | WATCH | UNWATCH",
+            "WATCH k | SET k changed | MULTI | GET k | EXEC",
+            "WATCH k | UNWATCH | SET k changed | MULTI | GET k | EXEC",
+            "MULTI | SELECT 1 | SET k in-one | EXEC | GET k | SELECT 0",
+            "MULTI | SUBSCRIBE c | EXEC",
+            "MULTI | BLPOP nothing 0 | EXEC",
+            "MULTI | EXEC",
+            "MULTI | RESET | EXEC",
+        ])
+        .await;
+}
+
+#[tokio::test]
+async fn scripts_blocking_and_subscriptions_are_the_servers_own() {
+    let twins = Twins::start().await;
+    twins
+        .check_all(&[
+            "",
+            "",
+            "EVALSHA 0123456789012345678901234567890123456789 0 | SCRIPT EXISTS a | SCRIPT",
+            "",
+            "BLPOP nothing 0.05 | BLPOP nothing x | BLPOP | PING",
+            "LPUSH l a | BLPOP l 1 | BRPOP l 0.05 | BLMOVE l m LEFT RIGHT 0.05",
+            "XADD x 1-1 f v | XREAD COUNT 1 BLOCK 50 STREAMS x 1-1 | BZPOPMIN z 0.05",
+            "SUBSCRIBE a b | UNSUBSCRIBE a | GET k | PUNSUBSCRIBE | UNSUBSCRIBE | GET k",
+            "PSUBSCRIBE a* | PING | PUNSUBSCRIBE a* | PING",
+            "UNSUBSCRIBE | PUBLISH nobody hears | PUBSUB NUMSUB a | PUBSUB CHANNELS",
+            "SSUBSCRIBE s | SUNSUBSCRIBE s | SPUBLISH s x",
+        ])
+        .await;
+}
+
+#[tokio::test]
+async fn inline_commands_and_oddities_are_read_as_the_server_reads_them() {
+    let twins = Twins::start().await;
+    let inputs: &[&[u8]] = &[
+        b"PING\r\n",
+        b"PING\n",
+        b"  PING   hello  \r\n",
+        b"SET k \"a b\\x41\\n\"\r\nGET k\r\n",
+        b"SET k 'a \\' b'\r\nGET k\r\n",
+        b"\r\n\r\nPING\r\n",
+        b"*0\r\n*-1\r\nPING\r\n",
+        b"*1\r\n$4\r\nPING\r\nPING inline\r\n*2\r\n$4\r\nECHO\r\n$0\r\n\r\n",
+        b"*3\r\n$3\r\nSET\r\n$2\r\n\r\n\r\n$3\r\n\x00\xff\n\r\n*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\n",
+        b"*1\r\n$0\r\n\r\n",
+        b"*2\r\n$3\r\nget\r\n$1\r\nk\r\n",
+        b"SET inline 1\r\nINCR inline\r\nQUIT\r\n",
+    ];
+    for input in inputs {
+        twins.check(input).await;
+    }
+}
+
+#[tokio::test]
+async fn protocol_errors_are_answered_and_the_connection_closed_as_by_the_server() {
+    let twins = Twins::start().await;
+    let inputs: &[&[u8]] = &[
+        b"*a\r\n",
+        b"*99999999999999999999\r\n",
+        b"*2147483648\r\n",
+        b"*1\r\nPING\r\n",
+        b"*1\r\n:4\r\n",
+        b"*1\r\n$a\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$-5\r\n",
+        b"*1\r\n$99999999999999999999\r\n",
+        b"*1\r\n$+4\r\nPING\r\n",
+        b"*+1\r\n$4\r\nPING\r\n",
+        b"SET k \"unbalanced\r\n",
+        b"SET k 'unbalanced\r\n",
+        b"SET k \"a\"b\r\n",
+        b"*1\r\n$4\r\nPING\r\n*1\r\nwrong\r\n",
+        b"*2\r\n$3\r\nGET\r\n$x\r\n",
+    ];
+    for input in inputs {
+        twins.check(input).await;
+    }
+    let mut endless_header = b"*".to_vec();
+    endless_header.resize(70_000, b'1');
+    twins.check(&endless_header).await;
+    let endless_line = vec![b'x'; 70_000];
+    twins.check(&endless_line).await;
+}
+
+#[tokio::test]
+async fn a_long_pipeline_is_answered_in_order() {
+    let twins = Twins::start().await;
+    let mut input = Vec::new();
+    for number in 0..3000 {
+        let key = format!("k{}", number % 7);
+        put_request(&mut input, &["SET", &key, &number.to_string()]);
+        put_request(&mut input, &["GET", &key]);
+        if number % 500 == 0 {
+            for line in [
+                "MULTI",
+                "INCR k1",
+                "EXEC",
+                "BLPOP none 0.01",
+                "CLIENT GETNAME",
+                "NOPE",
+            ] {
+                put_request(&mut input, &line.split(' ').collect::<Vec<_>>());
+            }
+        }
+    }
+    twins.check(&input).await;
+}
