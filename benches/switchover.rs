@@ -130,7 +130,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     });
     let engine = Engine::find(args.engine)?;
     let mut machine = Machine::look(command, &[("rustc", "--version")]);
-    machine.versions.push(engine.version());
+    let server = engine.version();
+    machine
+        .versions
+        .push(server.split(" sha=").next().unwrap_or(&server).to_owned());
     let mut done = Vec::new();
     let mut looked_for = 0;
     while done.len() < args.switchovers as usize {

@@ -77,8 +77,8 @@ pub async fn start(workspace: &Arc<Workspace>, server: &Node) -> anyhow::Result<
     };
     let mut paths = vec![
         direct,
-        pointsman("pointsman", "", workspace, server).await?,
-        pointsman("pointsman, 1 worker", "workers = 1", workspace, server).await?,
+        pointsman("pointsman", "", server).await?,
+        pointsman("pointsman, 1 worker", "workers = 1", server).await?,
     ];
     match program("nutcracker") {
         Some(_) => paths.push(nutcracker(workspace, server).await?),
@@ -91,18 +91,15 @@ pub async fn start(workspace: &Arc<Workspace>, server: &Node) -> anyhow::Result<
     Ok(paths)
 }
 
-async fn pointsman(
-    name: &'static str,
-    more: &str,
-    workspace: &Arc<Workspace>,
-    server: &Node,
-) -> anyhow::Result<Path> {
+async fn pointsman(name: &'static str, more: &str, server: &Node) -> anyhow::Result<Path> {
+    // Its own directory: a journal belongs to one proxy.
+    let workspace = Workspace::create("pointsman-bench")?;
     let settings = Settings {
         proxy: more.to_owned(),
         ..Settings::default()
     };
     let nodes = [server.addr.clone()];
-    let proxy = Proxy::launch(POINTSMAN.as_ref(), workspace, &nodes, &settings)?;
+    let proxy = Proxy::launch(POINTSMAN.as_ref(), &workspace, &nodes, &settings)?;
     let addr = proxy.addr.clone();
     Path {
         name,

@@ -81,6 +81,7 @@ fn first_line(name: &str, args: &[&str]) -> Option<String> {
     // haproxy and redis-server append where they come from and how they were built.
     let short = line.split(" - ").next().unwrap_or(line);
     let short = short.split(" sha=").next().unwrap_or(short);
+    let short = short.trim_start_matches("This is ");
     Some(short.trim().to_owned())
 }
 
