@@ -1,9 +1,9 @@
 # Everything here works on a fresh Debian or Ubuntu machine that has Rust: `setup` installs the rest.
 
-.PHONY: help setup build demo test bench lint fmt fmt-check ci
+.PHONY: help setup build demo test bench bench-switchover bench-parts lint fmt fmt-check ci
 
 help:       ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup:      ## install redis-server and a linker where they are missing; print versions
 	@scripts/setup.sh
@@ -17,8 +17,15 @@ demo: build ## five switchovers under load with proof; options in DEMO_ARGS="--s
 test: setup ## all tests; servers are started and ended by the tests themselves
 	cargo test
 
-bench: setup ## all benchmarks
-	cargo bench
+bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options in BENCH_ARGS="--quick"
+	@scripts/setup.sh bench
+	cargo bench --bench proxy -- $(BENCH_ARGS)
+
+bench-switchover: setup ## how long writes wait in a switchover; options in BENCH_ARGS="-n 4"
+	cargo bench --bench switchover -- $(BENCH_ARGS)
+
+bench-parts: setup ## scanner and command table, without a network
+	cargo bench --bench scan --bench command
 
 lint:       ## what must be silent before a commit
 	cargo clippy --all-targets -- -D warnings
