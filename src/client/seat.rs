@@ -17,7 +17,8 @@ use tokio::sync::OnceCell;
 
 use super::outbox::Outbox;
 use super::registry::Registry;
-use crate::resp::scan::{ReplyKind, RequestLimits};
+use super::scripts::Scripts;
+use crate::resp::scan::{ReplyKind, RequestLimits, write_request};
 use crate::shard::gate::Gate;
 use crate::shard::route::{RouteCache, RouteReader};
 use crate::upstream::connection::{Connection, DialError};
@@ -109,6 +110,7 @@ pub struct Seat {
     pub limits: Limits,
     pub counts: Rc<Counts>,
     pub registry: Registry,
+    pub scripts: Scripts,
     route: RefCell<RouteCache>,
     nodes: RefCell<HashMap<Rc<str>, Rc<NodeLinks>>>,
     current: RefCell<Option<(u64, Rc<NodeLinks>)>>,
@@ -135,6 +137,7 @@ impl Seat {
             limits,
             counts: Rc::default(),
             registry,
+            scripts: Scripts::default(),
             route: RefCell::new(route.cache()),
             nodes: RefCell::default(),
             current: RefCell::default(),
@@ -291,6 +294,7 @@ impl Seat {
             let lanes = links.lanes.borrow();
             wanted.retain(|key| key.1 == LaneUse::Writes || lanes.contains_key(key));
         }
+        self.load_scripts(&target).await;
         for (identity, lane_use) in wanted {
             let answer = self.lane(&target, &identity, lane_use).await;
             let unauthenticated = identity.credentials.is_none();
@@ -306,6 +310,38 @@ impl Seat {
             }
         }
         Ok(())
+    }
+
+    /// Makes the scripts that clients have sent known to a target. Its refusal is no obstacle: its
+    /// clients then meet `NOSCRIPT`, as after any failover.
+    async fn load_scripts(&self, target: &NodeLinks) {
+        let scripts = self.scripts.all();
+        let identities: Vec<Identity> = self.identities.borrow().keys().cloned().collect();
+        let deadline = self.limits.connect_timeout;
+        let users = if scripts.is_empty() {
+            &[][..]
+        } else {
+            &identities[..]
+        };
+        for identity in users {
+            let Ok(mut connection) = target.pool.take(&target.node, identity, deadline).await
+            else {
+                continue;
+            };
+            let mut refused = false;
+            for script in &scripts {
+                let mut request = BytesMut::new();
+                write_request(&mut request, &[&b"SCRIPT"[..], b"LOAD", script]);
+                match connection.call(&request, deadline).await {
+                    Ok((_, kind)) => refused |= kind == ReplyKind::Error,
+                    Err(_) => return,
+                }
+            }
+            target.pool.give_back(connection);
+            if !refused {
+                return;
+            }
+        }
     }
 
     /// Whether the present master wants a password from this identity as well.

@@ -23,6 +23,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::outbox::{Broken, Outbox, OutboxState};
 use super::registry::Entry;
+use super::scripts::brought_by;
 use super::seat::{INPUT_BYTES, LaneAnswer, LaneUse, Seat};
 use super::state::{Closed, ReplyMode};
 use crate::resp::command::{Local, Path, Verdict, classify};
@@ -273,7 +274,11 @@ impl Session {
     pub(super) fn verdict(&self, rest: &[u8]) -> Verdict {
         let name = self.scanner.arg(rest, 0).unwrap_or_default();
         let argc = self.scanner.argc().unwrap_or(0) as usize;
-        classify(name, |index| self.scanner.arg(rest, index), argc)
+        let arg = |index| self.scanner.arg(rest, index);
+        if let Some(script) = brought_by(name, arg) {
+            self.seat.scripts.note(script);
+        }
+        classify(name, arg, argc)
     }
 
     fn refused_unauthenticated(&self, verdict: &Verdict) -> Option<Bytes> {
