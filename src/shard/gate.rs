@@ -69,6 +69,8 @@ pub struct Gate {
     state: Cell<GateState>,
     in_flight: Cell<usize>,
     held: Cell<u64>,
+    /// Counts changes of the gate: what was counted before one says nothing after it.
+    hold_number: Cell<u64>,
     first_held: Cell<Option<Instant>>,
     drained: RefCell<Option<oneshot::Sender<()>>>,
     watchers: RefCell<Slab<Option<Waker>>>,
@@ -81,6 +83,7 @@ impl Gate {
             state: Cell::new(GateState::Shut),
             in_flight: Cell::new(0),
             held: Cell::new(0),
+            hold_number: Cell::new(0),
             first_held: Cell::new(None),
             drained: RefCell::new(None),
             watchers: RefCell::new(Slab::new()),
@@ -138,7 +141,7 @@ impl Gate {
         GateWatch {
             gate: Rc::clone(self),
             key,
-            holding: Cell::new(false),
+            counted_in: Cell::new(None),
         }
     }
 
@@ -146,6 +149,7 @@ impl Gate {
     pub fn hold(&self, drained: oneshot::Sender<()>) {
         self.state.set(GateState::Holding);
         self.held.set(0);
+        self.hold_number.set(self.hold_number.get() + 1);
         self.first_held.set(None);
         self.drained.replace(Some(drained));
         self.wake_watchers();
@@ -164,6 +168,7 @@ impl Gate {
                 .map(|at| at.elapsed())
                 .unwrap_or_default(),
         };
+        self.hold_number.set(self.hold_number.get() + 1);
         self.drained.replace(None);
         self.state.set(to);
         self.wake_watchers();
@@ -191,7 +196,8 @@ impl Gate {
 pub struct GateWatch {
     gate: Rc<Gate>,
     key: usize,
-    holding: Cell<bool>,
+    /// The hold that this session's waiting write is counted in.
+    counted_in: Cell<Option<u64>>,
 }
 
 impl GateWatch {
@@ -207,7 +213,8 @@ impl GateWatch {
 
     /// This session's write is waiting at the gate from now on.
     pub fn write_waits(&self) {
-        if !self.holding.replace(true) {
+        let hold = self.gate.hold_number.get();
+        if self.counted_in.replace(Some(hold)) != Some(hold) {
             self.gate.held.set(self.gate.held.get() + 1);
             if self.gate.first_held.get().is_none() {
                 self.gate.first_held.set(Some(Instant::now()));
@@ -219,7 +226,7 @@ impl GateWatch {
 impl Drop for GateWatch {
     fn drop(&mut self) {
         self.gate.watchers.borrow_mut().try_remove(self.key);
-        if self.holding.get() && self.gate.state.get() != GateState::Open {
+        if self.counted_in.get() == Some(self.gate.hold_number.get()) {
             self.gate.held.set(self.gate.held.get().saturating_sub(1));
         }
     }
@@ -371,6 +378,26 @@ mod tests {
         assert_eq!(gate.release(GateState::Open).writes_held, 1);
         drop(stays);
         assert_eq!(gate.release(GateState::Open), HoldStats::default());
+    }
+
+    #[test]
+    fn a_session_that_stays_is_counted_in_every_hold() {
+        let gate = open_gate();
+        let (stays, leaves) = (gate.watch(), gate.watch());
+        for _ in 0..2 {
+            let (drained, _answer) = oneshot::channel();
+            gate.hold(drained);
+            stays.write_waits();
+            stays.write_waits();
+            assert_eq!(gate.release(GateState::Open).writes_held, 1);
+        }
+        leaves.write_waits();
+        let (drained, _answer) = oneshot::channel();
+        gate.hold(drained);
+        stays.write_waits();
+        // It waited in another hold, so it takes nothing out of this one.
+        drop(leaves);
+        assert_eq!(gate.release(GateState::Open).writes_held, 1);
     }
 
     #[tokio::test]
