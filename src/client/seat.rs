@@ -31,6 +31,9 @@ const SPARE_BUFFERS_MAX: usize = 64;
 /// Room in an input buffer: one read takes at most this much.
 pub const INPUT_BYTES: usize = 16 * 1024;
 
+/// What a server says that hangs up on a connection instead of serving it.
+const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached";
+
 /// Limits of every session, from the configuration.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -47,6 +50,14 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long a command waits for a master.
     pub hold_budget: Duration,
+}
+
+impl Limits {
+    /// How long the server may take to answer what the proxy asks for a session: a budget of 0 says
+    /// that nobody waits for a master, not that a master is asked nothing.
+    pub fn call_deadline(&self) -> Duration {
+        self.hold_budget.max(self.connect_timeout)
+    }
 }
 
 /// A counter of one worker: a plain add per event, collected once a second.
@@ -99,6 +110,8 @@ type LaneSlot = Rc<OnceCell<LaneAnswer>>;
 #[derive(Debug)]
 pub struct NodeLinks {
     pub node: Rc<str>,
+    /// The route has left the node: a lane that is opened even so is closed at once.
+    retired: Cell<bool>,
     lanes: RefCell<HashMap<(Identity, LaneUse), Vec<LaneSlot>>>,
     pub pool: Pool,
 }
@@ -194,6 +207,7 @@ impl Seat {
         let links = nodes.entry(Rc::clone(node)).or_insert_with(|| {
             Rc::new(NodeLinks {
                 node: Rc::clone(node),
+                retired: Cell::new(false),
                 lanes: RefCell::default(),
                 pool: Pool::new(self.limits.pinned_idle_max),
             })
@@ -232,7 +246,7 @@ impl Seat {
         }
         let slot = self.slot(links, identity, lane_use);
         let answer = slot
-            .get_or_try_init(|| self.dial_lane(&links.node, identity))
+            .get_or_try_init(|| self.dial_lane(links, identity))
             .await?;
         Ok(answer.clone())
     }
@@ -253,7 +267,12 @@ impl Seat {
     /// Opens a lane. One `PING` tells whether the node serves this identity at all: a shared
     /// connection that is not authenticated must not carry requests, the server closes it on
     /// the first long one.
-    async fn dial_lane(&self, node: &str, identity: &Identity) -> Result<LaneAnswer, DialError> {
+    async fn dial_lane(
+        &self,
+        links: &NodeLinks,
+        identity: &Identity,
+    ) -> Result<LaneAnswer, DialError> {
+        let node = &*links.node;
         let deadline = self.limits.connect_timeout;
         let mut connection = Connection::dial(node, identity, deadline).await?;
         let silent = |_| DialError::Silent {
@@ -267,7 +286,14 @@ impl Seat {
         if kind == ReplyKind::Error && reply.starts_with(b"-NOAUTH") {
             return Ok(LaneAnswer::NoAuth(reply));
         }
+        if reply.starts_with(TOO_MANY_CLIENTS) {
+            let node = node.to_owned();
+            return Err(DialError::Refused { node, reply });
+        }
         let (lane, task) = Lane::new(connection);
+        if links.retired.get() {
+            lane.retire();
+        }
         let node = node.to_owned();
         // The task ends with its connection, at the latest with the worker's runtime.
         tokio::task::spawn_local(async move {
@@ -422,6 +448,7 @@ impl Seat {
 impl NodeLinks {
     /// Closes the lanes as soon as they owe nothing.
     fn retire(&self) {
+        self.retired.set(true);
         for slot in self.lanes.borrow_mut().drain().flat_map(|(_, slots)| slots) {
             if let Some(LaneAnswer::Open(lane)) = slot.get() {
                 lane.retire();

@@ -10,12 +10,13 @@
 //! lane. A request is queued only on a lane of the current epoch. A session whose write is held
 //! sends nothing behind it.
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -27,7 +28,7 @@ use super::scripts::brought_by;
 use super::seat::{INPUT_BYTES, LaneAnswer, LaneUse, Seat};
 use super::state::{Closed, ReplyMode};
 use crate::resp::command::{Local, Path, Verdict, classify};
-use crate::resp::scan::{Form, Request, RequestScanner, split_inline, write_request};
+use crate::resp::scan::{Form, Request, RequestScanner, reframe};
 use crate::upstream::connection::DialError;
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
@@ -177,11 +178,10 @@ impl Session {
                     self.input.advance(len);
                 }
                 Ok(Request::Complete {
-                    len,
-                    form: Form::Inline,
+                    form: Form::Inline, ..
                 }) => {
                     self.send_run(&mut run);
-                    if let Err(step) = self.reframe_inline(len) {
+                    if let Err(step) = self.reframe_inline() {
                         break step;
                     }
                 }
@@ -207,7 +207,10 @@ impl Session {
         };
         self.send_run(&mut run);
         match step {
-            Step::Relay | Step::Answer(..) if self.outbox.owed() > 0 => Step::Settle,
+            // A new lane too: the route may have been swapped in the middle of a run.
+            Step::Relay | Step::Answer(..) | Step::FindLane(_) if self.outbox.owed() > 0 => {
+                Step::Settle
+            }
             step => step,
         }
     }
@@ -343,26 +346,16 @@ impl Session {
         self.input.advance(end);
     }
 
-    /// Turns the inline request in front into the form that lanes carry.
-    pub(super) fn reframe_inline(&mut self, len: usize) -> Result<(), Step> {
-        let line = self.input.split_to(len);
-        match split_inline(&line) {
-            Ok(args) if args.is_empty() => Ok(()),
-            Ok(args) => {
-                let mut framed = BytesMut::with_capacity(len + self.input.len() + 64);
-                write_request(&mut framed, &args);
-                framed.extend_from_slice(&self.input);
+    /// Turns the inline request in front, and those behind it, into the form that lanes carry.
+    pub(super) fn reframe_inline(&mut self) -> Result<(), Step> {
+        match reframe(&self.input, &self.seat.limits.request) {
+            Ok(framed) => {
                 self.input = framed;
                 Ok(())
             }
+            // It is answered once the replies before it are out.
+            Err(_) if self.outbox.owed() > 0 => Err(Step::Settle),
             Err(error) => {
-                // Put the line back: it is answered once the replies before it are out.
-                if self.outbox.owed() > 0 {
-                    let mut whole = line;
-                    whole.unsplit(std::mem::take(&mut self.input));
-                    self.input = whole;
-                    return Err(Step::Settle);
-                }
                 self.outbox.push(&error.reply());
                 Err(Step::Close(Closed::ProtocolError))
             }
@@ -431,6 +424,13 @@ impl Session {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Whether the client has ended its half of the connection, seen without reading what it sent
+    /// before: that may be more than is kept.
+    pub(super) fn poll_hung_up(&self, context: &mut Context<'_>) -> bool {
+        let ready = pin!(self.read.ready(Interest::READABLE));
+        matches!(ready.poll(context), Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Waits until no lane owes a reply.
@@ -514,6 +514,9 @@ impl Session {
         let waited = poll_fn(|context| {
             self.outbox.remember(context.waker());
             watch.register(context.waker());
+            if self.poll_hung_up(context) {
+                return Poll::Ready(Err(Closed::GoneWhileHeld));
+            }
             if self.seat.gate.is_open() && self.seat.has_master() {
                 return Poll::Ready(Ok(Waited::Open));
             }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::super::session::Waited;
 use super::super::state::{Closed, Transaction};
 use super::{Awaited, Expect, Keeps, Relay};
+use crate::resp::command::SubKind;
 use crate::resp::scan::{ReplyKind, Request, RequestScanner, write_request};
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -39,22 +40,30 @@ impl Relay<'_> {
             self.expect_own(MONITOR, Awaited::Plain, true);
         }
         let sets = [
-            (&b"SUBSCRIBE"[..], &self.subscriptions.channels),
-            (b"PSUBSCRIBE", &self.subscriptions.patterns),
-            (b"SSUBSCRIBE", &self.subscriptions.shard),
+            (
+                SubKind::Channel,
+                &b"SUBSCRIBE"[..],
+                &self.subscriptions.channels,
+            ),
+            (
+                SubKind::Pattern,
+                b"PSUBSCRIBE",
+                &self.subscriptions.patterns,
+            ),
+            (SubKind::Shard, b"SSUBSCRIBE", &self.subscriptions.shard),
         ];
         let mut requests = Vec::new();
-        for (command, names) in sets {
+        for (kind, command, names) in sets {
             if !names.is_empty() {
                 let mut words = vec![Bytes::from_static(command)];
                 words.extend(names.iter().cloned());
                 let mut request = BytesMut::new();
                 write_request(&mut request, &words);
-                requests.push((request, names.len()));
+                requests.push((kind, request, names.len()));
             }
         }
-        for (request, confirmations) in requests {
-            self.expect_own(&request, Awaited::Confirm(confirmations), true);
+        for (kind, request, confirmations) in requests {
+            self.expect_own(&request, Awaited::Confirm(kind, confirmations), true);
         }
     }
 
@@ -77,7 +86,7 @@ impl Relay<'_> {
 
     /// Says whether the server queued everything again as it did before.
     async fn queue_again(&mut self, open: &Transaction) -> Result<bool, Closed> {
-        let deadline = self.session.seat.limits.hold_budget;
+        let deadline = self.session.seat.limits.call_deadline();
         let (_, kind) = self.link.call(MULTI, deadline).await?;
         let Some(queue) = open.queue() else {
             return Ok(false);
@@ -102,25 +111,29 @@ impl Relay<'_> {
         if self.session.wait_at_gate(Some(since)).await? == Waited::BudgetSpent {
             return self.give_up_blocked();
         }
+        let mute = self.blocked.as_ref().is_some_and(|blocked| blocked.mute);
         let Some(again) = self.blocked.as_ref().and_then(|blocked| blocked.again()) else {
             return self.give_up_blocked();
         };
         self.move_to_master().await?;
+        self.watch_lost |= std::mem::take(&mut self.watching);
         self.out.clear();
         self.out.extend_from_slice(&again);
         self.expects.push_back(Expect {
             what: Awaited::Blocking,
             write: false,
-            mute: false,
+            mute,
         });
         Ok(())
     }
 
     fn give_up_blocked(&mut self) -> Result<(), Closed> {
-        self.blocked = None;
-        self.session
-            .outbox
-            .push(b"-UNBLOCKED pointsman: there was no master to wait on; nothing was taken\r\n");
+        let muted = self.blocked.take().is_some_and(|blocked| blocked.mute);
+        if !muted {
+            self.session.outbox.push(
+                b"-UNBLOCKED pointsman: there was no master to wait on; nothing was taken\r\n",
+            );
+        }
         Ok(())
     }
 }
