@@ -123,6 +123,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 orders: taken,
                 stopping: stopping.clone(),
                 replicas_seen: Vec::new(),
+                believed_from: 0,
             };
             actors.push((actor, interrupted));
             shards.push(Shard {
