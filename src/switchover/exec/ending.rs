@@ -26,8 +26,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             let Some(side) = self.side.join_next().await else {
                 break;
             };
-            if let Ok(Side::Released(stats)) = side {
-                self.measured.released(stats);
+            // Another answer that comes first is the plan's all the same.
+            if let Ok(side) = side
+                && let Some(event) = self.side_event(side)
+            {
+                self.step(event);
             }
         }
         let outcome = outcome_of(verdict.outcome);
