@@ -112,6 +112,10 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
             question.to
         )]);
     }
+    if question.from.is_empty() {
+        let none = "the shard has no master now; wait until it has one";
+        return Err(vec![none.to_owned()]);
+    }
     if question.from == question.to {
         return Err(vec![format!(
             "{} is the master already; nothing is to be done",
