@@ -12,9 +12,10 @@ mod id;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::switchover::control::actor::Actor;
@@ -31,6 +32,10 @@ use crate::topology::watch::{Observed, Snapshot, Watch, link_word};
 
 /// Operations whose reports are kept, over all shards.
 const HISTORY_MAX: usize = 100;
+
+/// What an operation takes at most beside its hold and its demotion: connections, a role change,
+/// the look at the links.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// One shard as the control path needs it.
 pub struct ShardSeat<G, R> {
@@ -151,8 +156,10 @@ impl<G: Gates, R: Routes> Shards<G, R> {
     }
 
     /// Starts no more operations, undoes or finishes the running ones, and returns when none is
-    /// left.
+    /// left. One that waits for a node which may never come back is left to the next start, as
+    /// after a crash: its journal record has no end, and no write is held by then.
     pub async fn stop(&self) {
+        self.shared.stopping.cancel();
         for shard in &self.shared.shards {
             let running = shard.desk.running.borrow().clone();
             if let Some(operation) = running {
@@ -160,15 +167,17 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 let _ = operation.aborts.try_send(());
             }
         }
-        self.shared.stopping.cancel();
+        let ordered = Instant::now();
         for shard in &self.shared.shards {
+            let settings = &shard.seat.site.switchover;
+            let within = settings.pause_timeout + settings.demote_timeout + STOP_GRACE;
+            let mut running = shard.desk.running.subscribe();
             // The sender lives in the desk, which lives as long as `self`.
-            let _ = shard
-                .desk
-                .running
-                .subscribe()
-                .wait_for(Option::is_none)
-                .await;
+            let ended = timeout_at(ordered + within, running.wait_for(Option::is_none)).await;
+            if ended.is_err() {
+                tracing::warn!(shard = %shard.seat.site.shard,
+                    "an operation is left to the next start");
+            }
         }
     }
 

@@ -65,7 +65,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         }
         // An order that came in the same instant is told that it came too late.
         self.orders.close();
-        while self.orders.recv().await.is_some() {
+        while let Some(order) = self.orders.recv().await {
+            order.operation.progress.came_too_late();
             self.desk.running.send_replace(None);
         }
     }
