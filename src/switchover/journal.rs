@@ -18,9 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::switchover::plan::{Facts, Terms};
 use crate::switchover::report::Outcome;
+use crate::topology::facts::Life;
 
 /// A journal longer than this is not one; at start it holds a record or two.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Past this length the next operation begins a fresh file: some thousands of operations.
+const COMPACT_BYTES: u64 = 4 << 20;
 
 /// What recovery needs to know about an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +46,12 @@ pub struct Begin {
     pub facts: Facts,
     pub terms: Terms,
     pub started_at_ms: u64,
+    /// The run of the old master that was, or is about to be, fenced; a later one forgot the fence.
+    #[serde(default)]
+    pub old_life: Option<Life>,
+    /// What the target held when it was last looked at; a master with less is not the promoted one.
+    #[serde(default)]
+    pub target_offset: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,6 +105,10 @@ impl Journal {
 
     /// Durable when it returns `Ok`. On an error nothing may be touched.
     pub fn begin(&mut self, begin: &Begin) -> Result<(), JournalError> {
+        if self.len > COMPACT_BYTES {
+            // An operation without its end is resolved by now: another one begins.
+            (self.file, self.len) = rewrite(&self.path, None)?;
+        }
         self.append(&Line::Begin(Box::new(begin.clone())))?;
         self.unfinished = Some(begin.clone());
         Ok(())

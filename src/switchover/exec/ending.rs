@@ -75,17 +75,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         }
         let seen = await_links(followers, &self.to, within).await;
         let full_after = match desk.connect(self.target.at_hand.take(), &self.to).await {
-            Ok(mut target) => {
-                if self.site.switchover.config_rewrite {
-                    let _ = desk
-                        .orders
-                        .rewrite_config(&mut target, desk.read_within)
-                        .await;
-                }
-                sync_counters(&mut target, desk.read_within)
-                    .await
-                    .map(|counters| counters.full)
-            }
+            Ok(mut target) => sync_counters(&mut target, desk.read_within)
+                .await
+                .map(|counters| counters.full),
             Err(error) => Err(error),
         };
         let attachments: Vec<_> = seen.iter().map(|(_, attachment)| *attachment).collect();
