@@ -347,12 +347,15 @@ async fn preflight_refuses_a_shard_that_a_sentinel_watches() {
 }
 
 /// Killed when it goes out of scope.
-struct Sentinel(std::process::Child, tempfile::TempDir);
+struct Sentinel {
+    child: std::process::Child,
+    _directory: tempfile::TempDir,
+}
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -376,7 +379,10 @@ async fn preflight_finds_a_real_sentinel() {
         Ok(child) => child,
         Err(error) => return eprintln!("skipped: redis-sentinel does not start: {error}"),
     };
-    let _sentinel = Sentinel(child, directory);
+    let _sentinel = Sentinel {
+        child,
+        _directory: directory,
+    };
     until("the Sentinel to be found", async || {
         let reasons = preflight(&question(&servers, 1)).await.err();
         reasons.is_some_and(|all| all.iter().any(|one| one.contains("a Sentinel watches")))

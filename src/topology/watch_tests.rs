@@ -1,6 +1,6 @@
 use super::*;
 use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::{Mode, SyncCounters};
+use crate::topology::facts::{Life, Mode, SyncCounters};
 
 fn node(name: &str, role: Option<Role>, now: Instant) -> Observed {
     let name: NodeName = name.into();
