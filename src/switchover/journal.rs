@@ -12,6 +12,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,11 @@ impl Journal {
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(failed)?;
         lock(&file, &path)?;
+        // Whoever had it open may have replaced it before we got the lock: it is theirs.
+        let (ours, named) = (file.metadata(), std::fs::metadata(&path));
+        if ours.map_err(failed)?.ino() != named.map_err(failed)?.ino() {
+            return Err(JournalError::InUse { path });
+        }
         let mut text = Vec::new();
         (&mut file)
             .take(FILE_BYTES_MAX)
