@@ -144,7 +144,9 @@ fn settings() -> Settings {
 /// every third time, after the order. How far the switchover is by then is the machine's affair.
 async fn moment(proxy: &Proxy, id: &str, round: u32) {
     let prepares = ["preflight", "journal", "pre_dial"];
-    while round % 3 != 0 && prepares.contains(&operation(proxy, id).await.text("phase").as_str()) {}
+    while !round.is_multiple_of(3)
+        && prepares.contains(&operation(proxy, id).await.text("phase").as_str())
+    {}
     sleep(Duration::from_micros(u64::from(round) * 700)).await;
 }
 

@@ -15,7 +15,7 @@ use pointsman::config::SwitchoverConfig;
 use pointsman::switchover::journal::{Begin, Journal};
 use pointsman::switchover::plan::Dialect;
 use pointsman::switchover::report::{Outcome, Report, Resync};
-use pointsman::switchover::view::Control;
+use pointsman::switchover::view::{AbortAnswer, Control};
 use pointsman::topology::facts::{Life, Role};
 use proxy::{Gate, Proxy, begun, master};
 use relay::{Fate, Relay};
@@ -157,6 +157,10 @@ async fn a_target_that_restarted_without_its_data_never_counts_as_promoted() {
     };
     let proxy = after_crash(&servers, &begin);
     settled(&servers[1]).await;
+    let id = "20261122T000000Z-0001";
+    assert_eq!(proxy.shards.operation(id).unwrap().phase, "recover");
+    assert_eq!(proxy.shards.abort(id), AbortAnswer::TooLate);
+    assert_eq!(proxy.shards.status("a").unwrap().gate, "shut");
     // What an operator does when told.
     fence(&servers[1], servers[0].port).await;
     let report = recovered(&proxy).await;
@@ -306,6 +310,7 @@ async fn an_old_master_that_stays_away_does_not_keep_the_proxy_from_ending() {
         .unwrap();
     let report = proxy.shards.wait(id).await.unwrap();
     assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
+    assert_eq!(proxy.shards.status("a").unwrap().gate, "open");
     let stopped = tokio::time::timeout(servers::LONG, proxy.shards.stop()).await;
     servers[0].signal("-CONT");
     assert!(

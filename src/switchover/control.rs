@@ -30,7 +30,7 @@ use crate::topology::facts::Role;
 use crate::topology::node::NodeName;
 use crate::topology::watch::{Observed, Snapshot, Watch, link_word};
 
-/// Operations whose reports are kept, over all shards.
+/// Operations that can be looked up, over all shards.
 const HISTORY_MAX: usize = 100;
 
 /// What an operation takes at most beside its hold and its demotion: connections, a role change,
@@ -199,7 +199,9 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         let mut history = self.history();
         history.push_back(operation);
         while history.len() > HISTORY_MAX {
-            history.pop_front();
+            // One that has not ended must be found by those who want to know, or stop it.
+            let ended = history.iter().position(|one| one.progress.is_reported());
+            history.remove(ended.unwrap_or_default());
         }
     }
 
@@ -325,12 +327,15 @@ impl<G: Gates, R: Routes> Shard<G, R> {
             .running
             .borrow()
             .as_ref()
-            .map(|operation| (operation.id.clone(), operation.progress.view().phase));
+            .map(|operation| (operation.id.clone(), operation.progress.view()));
         let held = [
             "hold", "pause", "catch_up", "fence", "prove", "promote", "undo",
         ];
         let gate = match &running {
-            Some((_, phase)) if held.contains(&phase.as_str()) => "holding",
+            // What goes on behind a report holds nobody.
+            Some((_, view)) if view.report.is_none() && held.contains(&view.phase.as_str()) => {
+                "holding"
+            }
             _ if master.is_none() => "shut",
             _ => *self.desk.gate(),
         };

@@ -197,6 +197,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         if matches!(task, Task::DryRun { .. }) {
             return exec.dry_run().await;
         }
+        let can_abort = plan::can_abort(&exec.state);
+        exec.progress
+            .entered(plan::phase(&exec.state), &[], can_abort);
         if let Some(begin) = begun {
             exec.prepare_recovery(&begin).await;
         }

@@ -19,8 +19,7 @@ pub(super) struct Actor<G, R> {
     pub desk: Arc<Desk>,
     pub orders: mpsc::Receiver<Order>,
     pub stopping: CancellationToken,
-    /// Who was last seen following the route's master with its link up, and how far it was: the
-    /// evidence that a node which later says master is no stranger.
+    /// Who was last seen following the route's master, and how far it was: the evidence that a node which later says master is no stranger.
     pub replicas_seen: Vec<(NodeName, u64)>,
     /// Rounds of the watch before this one asked while an operation changed the roles: a node that
     /// fell silent can keep such a round open for long, and what it brings is history.
@@ -193,7 +192,7 @@ fn verdict(
     }
 }
 
-/// The replicas of `master` whose link is up, and how far each is.
+/// The replicas of `master`, and how far each is.
 fn following(snapshot: &Snapshot, master: &str, now: Instant) -> Vec<(NodeName, u64)> {
     let Some(master) = snapshot.node(master) else {
         return Vec::new();
