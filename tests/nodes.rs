@@ -346,6 +346,61 @@ async fn preflight_refuses_a_shard_that_a_sentinel_watches() {
     drop(sentinel);
 }
 
+/// Killed when it goes out of scope.
+struct Sentinel {
+    child: std::process::Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn preflight_finds_a_real_sentinel() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("sentinel.conf");
+    // Its own port is of no use to anybody here; 0 would make it refuse to start.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = port.local_addr().unwrap().port();
+    let text = format!(
+        "port {port}\ndir {}\nsentinel monitor main 127.0.0.1 {} 2\n",
+        directory.path().display(),
+        servers[0].port
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = std::process::Command::new("redis-sentinel");
+    let command = command.arg(&config).stdout(std::process::Stdio::null());
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return eprintln!("skipped: redis-sentinel does not start: {error}"),
+    };
+    let _sentinel = Sentinel {
+        child,
+        _directory: directory,
+    };
+    until("the Sentinel to be found", async || {
+        let reasons = preflight(&question(&servers, 1)).await.err();
+        reasons.is_some_and(|all| all.iter().any(|one| one.contains("a Sentinel watches")))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn preflight_refuses_a_shard_without_a_master() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let nobody = Question {
+        from: "".into(),
+        ..question(&servers, 1)
+    };
+    let reasons = preflight(&nobody).await.err().expect("preflight passed");
+    assert!(reasons[0].contains("no master now"), "{reasons:?}");
+}
+
 #[tokio::test]
 async fn preflight_refuses_cluster_mode() {
     let servers = vec![

@@ -1,170 +1,20 @@
 //! Whole operations against real servers, with a gate and a route that only remember.
 
+#[path = "nodes/proxy.rs"]
+mod proxy;
 #[path = "nodes/servers.rs"]
 mod servers;
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pointsman::config::{Config, SwitchoverConfig};
 use pointsman::resp::reply::Value;
-use pointsman::switchover::control::{ShardSeat, Shards};
-use pointsman::switchover::exec::{Gates, HoldStats, Opening, Routes, Site};
-use pointsman::switchover::journal::{Begin, Journal};
-use pointsman::switchover::plan::{Dialect, Facts, Terms};
+use pointsman::switchover::journal::Journal;
 use pointsman::switchover::preflight::check_shard;
 use pointsman::switchover::report::{Outcome, Report, Resync};
 use pointsman::switchover::view::{AbortAnswer, Control, StartError};
-use pointsman::topology::engine::Engine;
+use proxy::{Gate, Proxy, begun, master};
 use servers::{STEP, Server, kvrocks, shard, until};
-
-/// A gate that drains at once, or never.
-#[derive(Clone, Default)]
-struct Gate {
-    log: Arc<Mutex<Vec<&'static str>>>,
-    stuck: bool,
-    unprepared: bool,
-    /// Sent to this process when the hold has drained: the server falls silent at the worst time.
-    stops: Option<u32>,
-}
-
-impl Gate {
-    fn note(&self, what: &'static str) {
-        self.log.lock().unwrap().push(what);
-    }
-}
-
-impl Gates for Gate {
-    async fn hold(&self, _: Duration) -> Result<(), String> {
-        self.note("hold");
-        if self.stuck {
-            std::future::pending::<()>().await;
-        }
-        if let Some(pid) = self.stops {
-            servers::signal(pid, "-STOP");
-        }
-        Ok(())
-    }
-
-    async fn release(&self, to: Opening) -> HoldStats {
-        self.note(if to == Opening::Open { "open" } else { "shut" });
-        HoldStats {
-            writes_held: 3,
-            longest_hold: Duration::from_millis(1),
-        }
-    }
-
-    async fn prepare(&self, _: &str, _: Duration) -> Result<(), String> {
-        if self.unprepared {
-            Err("no lane".to_owned())
-        } else {
-            Ok(())
-        }
-    }
-}
-
-#[derive(Clone, Default)]
-struct Route(Arc<Mutex<(u64, Option<String>)>>);
-
-impl Routes for Route {
-    fn suit(&self, _: Engine) {}
-
-    fn publish(&self, master: Option<&str>, _: &[String]) -> u64 {
-        let mut route = self.0.lock().unwrap();
-        *route = (route.0 + 1, master.map(str::to_owned));
-        route.0
-    }
-
-    fn current(&self) -> (u64, Option<String>) {
-        self.0.lock().unwrap().clone()
-    }
-}
-
-struct Proxy {
-    shards: Shards<Gate, Route>,
-    gate: Gate,
-    route: Route,
-    state_dir: tempfile::TempDir,
-}
-
-impl Proxy {
-    fn start(servers: &[Server], gate: Gate, tune: impl FnOnce(&mut SwitchoverConfig)) -> Proxy {
-        Proxy::start_in(tempfile::tempdir().unwrap(), servers, gate, tune)
-    }
-
-    fn start_in(
-        state_dir: tempfile::TempDir,
-        servers: &[Server],
-        gate: Gate,
-        tune: impl FnOnce(&mut SwitchoverConfig),
-    ) -> Proxy {
-        let nodes: Vec<String> = servers
-            .iter()
-            .map(|one| format!("\"{}\"", one.name))
-            .collect();
-        let nodes = nodes.join(", ");
-        let text = format!(
-            "[admin]\nlisten = \"127.0.0.1:7000\"\n[[shard]]\nname = \"a\"\n\
-             listen = \"127.0.0.1:7001\"\nnodes = [{nodes}]\n"
-        );
-        let mut config = Config::parse(&text, "config.toml").unwrap();
-        // Machines that run tests are busy; a hold there may take long.
-        config.switchover.pause_timeout = Duration::from_secs(10);
-        config.switchover.sync_timeout = Duration::from_secs(5);
-        tune(&mut config.switchover);
-        let journal = Journal::open(state_dir.path(), "a").unwrap();
-        let route = Route::default();
-        let (own_gate, own_route) = (gate.clone(), route.clone());
-        let shard = &config.shards[0];
-        let site = Site::new(
-            shard,
-            &config.proxy,
-            &config.switchover,
-            journal,
-            own_gate,
-            own_route,
-        );
-        let seat = ShardSeat {
-            site: Arc::new(site),
-            listen: shard.listen.clone(),
-            sessions: Arc::new(|| 0),
-        };
-        Proxy {
-            shards: Shards::start(vec![seat]),
-            gate,
-            route,
-            state_dir,
-        }
-    }
-
-    async fn ready(self) -> Proxy {
-        until("a route", async || self.route.current().1.is_some()).await;
-        self
-    }
-
-    async fn switchover(&self, to: &Server) -> Report {
-        self.order(to, false).await
-    }
-
-    async fn order(&self, to: &Server, dry_run: bool) -> Report {
-        let (shard, to) = ("a".to_owned(), to.name.to_string());
-        let id = self.shards.switchover(shard, to, dry_run).await.unwrap();
-        let report = self.shards.wait(id).await.unwrap();
-        until("the shard to be free", async || {
-            self.shards.status("a").unwrap().operation.is_none()
-        })
-        .await;
-        report
-    }
-
-    fn log(&self) -> Vec<&'static str> {
-        self.gate.log.lock().unwrap().clone()
-    }
-}
-
-fn master(proxy: &Proxy) -> String {
-    proxy.route.current().1.unwrap_or_default()
-}
 
 async fn check_switched(servers: &[Server], proxy: &Proxy, report: &Report) {
     assert_eq!(report.outcome, Outcome::Switched, "{report:?}");
@@ -453,32 +303,6 @@ async fn an_operation_that_a_crash_cut_off_behind_the_promotion_is_finished_at_t
             .contains("\"end\"")
     })
     .await;
-}
-
-fn begun(servers: &[Server]) -> Begin {
-    Begin {
-        operation: "20261122T000000Z-0001".to_owned(),
-        shard: "a".to_owned(),
-        from: servers[0].name.to_string(),
-        to: servers[1].name.to_string(),
-        others: servers[2..]
-            .iter()
-            .map(|one| one.name.to_string())
-            .collect(),
-        engine: "redis".to_owned(),
-        role_command: "REPLICAOF".to_owned(),
-        sink_host: "127.0.0.1".to_owned(),
-        sink_port: 1,
-        replica_read_only: "yes".to_owned(),
-        facts: Facts {
-            dialect: Dialect::Redis,
-            knows_pause: true,
-            lag: 0,
-            lag_small: 1,
-        },
-        terms: Terms::default(),
-        started_at_ms: 0,
-    }
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 //! **Invariant:** the decoder of that crate recurses and knows no limits, so it is given a frame only
 //! after the scanner has found the whole of it, and within [`REPLY_BYTES_MAX`].
 //!
-//! Trade-off: a reply is collected before it is decoded. Control replies are a few KiB; replies of
-//! clients never pass here.
+//! Trade-off: a reply is collected before it is decoded. Control replies are a few KiB, CLIENT LIST
+//! apart; replies of clients never pass here.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,9 @@ use redis_protocol::resp2::types::BytesFrame;
 
 use crate::resp::scan::{self, Reply, ReplyScanner};
 
-/// Longest reply that a control connection accepts.
-pub const REPLY_BYTES_MAX: usize = 1 << 20;
+/// Longest reply that a control connection accepts. The longest is CLIENT LIST, some 350 bytes a
+/// client: this is enough for 45 000 clients of one node.
+pub const REPLY_BYTES_MAX: usize = 16 << 20;
 
 /// One decoded reply.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,9 +12,10 @@ mod id;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::switchover::control::actor::Actor;
@@ -29,8 +30,12 @@ use crate::topology::facts::Role;
 use crate::topology::node::NodeName;
 use crate::topology::watch::{Observed, Snapshot, Watch, link_word};
 
-/// Operations whose reports are kept, over all shards.
+/// Operations that can be looked up, over all shards.
 const HISTORY_MAX: usize = 100;
+
+/// What an operation takes at most beside its hold and its demotion: connections, a role change,
+/// the look at the links.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// One shard as the control path needs it.
 pub struct ShardSeat<G, R> {
@@ -123,6 +128,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 orders: taken,
                 stopping: stopping.clone(),
                 replicas_seen: Vec::new(),
+                believed_from: 0,
             };
             actors.push((actor, interrupted));
             shards.push(Shard {
@@ -150,8 +156,10 @@ impl<G: Gates, R: Routes> Shards<G, R> {
     }
 
     /// Starts no more operations, undoes or finishes the running ones, and returns when none is
-    /// left.
+    /// left. One that waits for a node which may never come back is left to the next start, as
+    /// after a crash: its journal record has no end, and no write is held by then.
     pub async fn stop(&self) {
+        self.shared.stopping.cancel();
         for shard in &self.shared.shards {
             let running = shard.desk.running.borrow().clone();
             if let Some(operation) = running {
@@ -159,15 +167,17 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 let _ = operation.aborts.try_send(());
             }
         }
-        self.shared.stopping.cancel();
+        let ordered = Instant::now();
         for shard in &self.shared.shards {
+            let settings = &shard.seat.site.switchover;
+            let within = settings.pause_timeout + settings.demote_timeout + STOP_GRACE;
+            let mut running = shard.desk.running.subscribe();
             // The sender lives in the desk, which lives as long as `self`.
-            let _ = shard
-                .desk
-                .running
-                .subscribe()
-                .wait_for(Option::is_none)
-                .await;
+            let ended = timeout_at(ordered + within, running.wait_for(Option::is_none)).await;
+            if ended.is_err() {
+                tracing::warn!(shard = %shard.seat.site.shard,
+                    "an operation is left to the next start");
+            }
         }
     }
 
@@ -189,7 +199,9 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         let mut history = self.history();
         history.push_back(operation);
         while history.len() > HISTORY_MAX {
-            history.pop_front();
+            // One that has not ended must be found by those who want to know, or stop it.
+            let ended = history.iter().position(|one| one.progress.is_reported());
+            history.remove(ended.unwrap_or_default());
         }
     }
 
@@ -315,12 +327,15 @@ impl<G: Gates, R: Routes> Shard<G, R> {
             .running
             .borrow()
             .as_ref()
-            .map(|operation| (operation.id.clone(), operation.progress.view().phase));
+            .map(|operation| (operation.id.clone(), operation.progress.view()));
         let held = [
             "hold", "pause", "catch_up", "fence", "prove", "promote", "undo",
         ];
         let gate = match &running {
-            Some((_, phase)) if held.contains(&phase.as_str()) => "holding",
+            // What goes on behind a report holds nobody.
+            Some((_, view)) if view.report.is_none() && held.contains(&view.phase.as_str()) => {
+                "holding"
+            }
             _ if master.is_none() => "shut",
             _ => *self.desk.gate(),
         };

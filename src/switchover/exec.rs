@@ -24,7 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -42,6 +42,7 @@ use crate::switchover::preflight::{Passed, Question, preflight};
 use crate::switchover::report::{Outcome, ReplicaResync, Resync};
 use crate::switchover::sink::Sink;
 use crate::topology::engine::{Abilities, Engine};
+use crate::topology::facts::Life;
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, NodeName};
 
@@ -81,6 +82,14 @@ struct Bench {
     answered_at: Option<Instant>,
 }
 
+/// A hold that has been ordered and not released.
+struct Hold {
+    number: u64,
+    task: AbortHandle,
+    /// Closed when the task sends no further order to any gate.
+    held: oneshot::Receiver<()>,
+}
+
 /// One operation being performed.
 pub struct Exec<G, R> {
     site: Arc<Site<G, R>>,
@@ -93,13 +102,14 @@ pub struct Exec<G, R> {
     desk: Option<Desk>,
     replica_read_only: String,
     facts: Option<Facts>,
+    old_life: Option<Life>,
     sink: Option<Sink>,
     old: Bench,
     target: Bench,
     others: Vec<Other>,
     full_syncs: u64,
     side: JoinSet<Side>,
-    hold: Option<(u64, AbortHandle)>,
+    hold: Option<Hold>,
     holds: u64,
     gate: Opening,
     master: Master,
@@ -116,6 +126,8 @@ const PROMOTE_WITHIN: Duration = Duration::from_secs(12);
 const UNDO_WITHIN: Duration = Duration::from_secs(3);
 /// How long followers are watched before the report says `pending`.
 const LINKS_WITHIN: Duration = Duration::from_secs(2);
+/// Sayings of servers that are kept for one report.
+const WORDS_MAX: usize = 16;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -157,6 +169,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             desk: None,
             replica_read_only: String::new(),
             facts: None,
+            old_life: None,
             sink: None,
             old: Bench::default(),
             target: Bench::default(),
@@ -184,6 +197,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         if matches!(task, Task::DryRun { .. }) {
             return exec.dry_run().await;
         }
+        let can_abort = plan::can_abort(&exec.state);
+        exec.progress
+            .entered(plan::phase(&exec.state), &[], can_abort);
         if let Some(begin) = begun {
             exec.prepare_recovery(&begin).await;
         }
@@ -238,11 +254,31 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     }
 
     fn answered(&mut self, node: Node, done: Done) -> Event {
-        self.words.extend(done.words);
+        self.note(done.words);
+        if let (
+            Event::TargetRead {
+                seen: plan::Seen::Follows,
+                offset,
+                ..
+            },
+            Some(desk),
+        ) = (&done.event, self.desk.as_mut())
+        {
+            desk.target_holds = desk.target_holds.max(*offset);
+        }
         let bench = self.bench(node);
         bench.at_hand = done.connection;
         bench.answered_at = Some(Instant::now());
         done.event
+    }
+
+    /// Keeps the servers' own words for the report. What is repeated for hours is kept once.
+    fn note(&mut self, words: impl IntoIterator<Item = String>) {
+        for words in words {
+            if self.words.len() < WORDS_MAX && !self.words.contains(&words) {
+                self.words.push(words);
+            }
+        }
     }
 
     fn bench(&mut self, node: Node) -> &mut Bench {
@@ -258,22 +294,22 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             Side::Preflight(Err(failings)) => Some(Event::PreflightFailed(failings)),
             Side::Recorded(record, Ok(())) => Some(Event::Recorded(record)),
             Side::Recorded(record, Err(words)) => {
-                self.words.push(words);
+                self.note([words]);
                 Some(Event::RecordFailed(record))
             }
             Side::Warmed(Ok(())) => Some(Event::Warmed),
             Side::Warmed(Err(words)) => {
-                self.words.push(words);
+                self.note([words]);
                 Some(Event::WarmFailed)
             }
             Side::Drained(hold, result) => {
-                if self.hold.as_ref().map(|(hold, _)| *hold) != Some(hold) {
+                if self.hold.as_ref().map(|hold| hold.number) != Some(hold) {
                     return None;
                 }
                 match result {
                     Ok(()) => Some(Event::Drained),
                     Err(words) => {
-                        self.words.push(words);
+                        self.note([words]);
                         Some(Event::Expired(Timer::Drain))
                     }
                 }
@@ -285,7 +321,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 } else {
                     Event::RepointFailed
                 };
-                self.words.extend(failed);
+                self.note(failed);
                 Some(event)
             }
             Side::Released(stats) => {

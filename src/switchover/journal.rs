@@ -12,15 +12,20 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::switchover::plan::{Facts, Terms};
 use crate::switchover::report::Outcome;
+use crate::topology::facts::Life;
 
 /// A journal longer than this is not one; at start it holds a record or two.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Past this length the next operation begins a fresh file: some thousands of operations.
+const COMPACT_BYTES: u64 = 4 << 20;
 
 /// What recovery needs to know about an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +47,12 @@ pub struct Begin {
     pub facts: Facts,
     pub terms: Terms,
     pub started_at_ms: u64,
+    /// The run of the old master that was, or is about to be, fenced; a later one forgot the fence.
+    #[serde(default)]
+    pub old_life: Option<Life>,
+    /// What the target held when it was last looked at; a master with less is not the promoted one.
+    #[serde(default)]
+    pub target_offset: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -73,6 +84,11 @@ impl Journal {
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(failed)?;
         lock(&file, &path)?;
+        // Whoever had it open may have replaced it before we got the lock: it is theirs.
+        let (ours, named) = (file.metadata(), std::fs::metadata(&path));
+        if ours.map_err(failed)?.ino() != named.map_err(failed)?.ino() {
+            return Err(JournalError::InUse { path });
+        }
         let mut text = Vec::new();
         (&mut file)
             .take(FILE_BYTES_MAX)
@@ -95,6 +111,10 @@ impl Journal {
 
     /// Durable when it returns `Ok`. On an error nothing may be touched.
     pub fn begin(&mut self, begin: &Begin) -> Result<(), JournalError> {
+        if self.len > COMPACT_BYTES {
+            // An operation without its end is resolved by now: another one begins.
+            (self.file, self.len) = rewrite(&self.path, None)?;
+        }
         self.append(&Line::Begin(Box::new(begin.clone())))?;
         self.unfinished = Some(begin.clone());
         Ok(())

@@ -21,6 +21,8 @@ fn begun(operation: &str) -> Begin {
         },
         terms: Terms::default(),
         started_at_ms: 7,
+        old_life: None,
+        target_offset: 0,
     }
 }
 
@@ -123,4 +125,21 @@ fn a_full_disk_is_an_error_at_the_record_and_nothing_is_remembered() {
     };
     assert!(journal.begin(&begun("one")).is_err());
     assert_eq!(journal.unfinished(), None);
+}
+
+#[test]
+fn a_long_journal_begins_anew_and_still_finds_the_newest_operation() {
+    let directory = directory();
+    let mut journal = Journal::open(directory.path(), "a").unwrap();
+    journal.len = COMPACT_BYTES + 1;
+    journal.begin(&begun("one")).unwrap();
+    assert!(std::fs::metadata(file_of(&directory)).unwrap().len() < 4096);
+    let again = Journal::open(directory.path(), "a");
+    assert!(
+        matches!(again, Err(JournalError::InUse { .. })),
+        "{again:?}"
+    );
+    drop(journal);
+    let journal = Journal::open(directory.path(), "a").unwrap();
+    assert_eq!(journal.unfinished(), Some(&begun("one")));
 }

@@ -24,7 +24,7 @@ use crate::switchover::preflight::examine::{Examined, examine};
 use crate::switchover::preflight::requirements::{Cast, Gap, output_limit, single};
 use crate::switchover::sink::Sink;
 use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::{Link, Role, split};
+use crate::topology::facts::{Life, Link, Role, split};
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, Credentials, NodeName};
 
@@ -56,6 +56,8 @@ pub struct Passed {
     pub others: Vec<Seat>,
     /// `replica-read-only` of the old master, for the journal.
     pub replica_read_only: String,
+    pub old_life: Life,
+    pub target_offset: u64,
     /// The target's count of full synchronisations so far.
     pub full_syncs: u64,
     pub sink_address: SinkAddress,
@@ -112,6 +114,10 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
             question.to
         )]);
     }
+    if question.from.is_empty() {
+        let none = "the shard has no master now; wait until it has one";
+        return Err(vec![none.to_owned()]);
+    }
     if question.from == question.to {
         return Err(vec![format!(
             "{} is the master already; nothing is to be done",
@@ -144,11 +150,11 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
     };
     failings.extend(cast.failings());
     // With the wrong roles a gap means nothing.
-    let mut lag = 0;
+    let (mut lag, mut target_offset) = (0, 0);
     if failings.is_empty() {
         match gap(&mut old, &mut target, question).await {
             Ok(gap) => {
-                lag = gap.lag();
+                (lag, target_offset) = (gap.lag(), gap.target_offset);
                 let backlog = target_seen.facts.backlog_bytes;
                 let gap = Gap {
                     output_limit: output_limit(&old_seen),
@@ -179,6 +185,8 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         },
         orders: old_seen.orders,
         replica_read_only: old_seen.read_only().unwrap_or_default().to_owned(),
+        old_life: old_seen.facts.life.clone(),
+        target_offset,
         full_syncs: target_seen.facts.syncs.full,
         sink_address: SinkAddress::closed_port(),
         sink: None,

@@ -9,13 +9,18 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
 /// Connections kept at a time; the node makes one, and one more when it lost the first.
 const CONNECTIONS_MAX: usize = 4;
+
+/// A pause after a failed accept: trying harder repairs nothing.
+const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 
 /// A silent listener for one peer.
 #[derive(Debug)]
@@ -61,7 +66,7 @@ async fn accept(listener: TcpListener, peer: Option<IpAddr>) {
                 }
                 Ok(_) => {}
                 // Out of file descriptors, most likely. The node retries by itself.
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => sleep(ACCEPT_RETRY).await,
             },
             Some(_) = open.join_next() => {}
         }
@@ -77,7 +82,6 @@ async fn discard(mut stream: TcpStream) {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
-    use std::time::Duration;
     use tokio::io::AsyncWriteExt;
     use tokio::time::timeout;
 

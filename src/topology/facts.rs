@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::resp::reply::{Info, RoleReply, Value};
 use crate::topology::engine::{Engine, Version, identify};
 use crate::topology::node::{Connection, NodeError, NodeName};
@@ -16,6 +18,7 @@ pub struct NodeFacts {
     pub node: NodeName,
     pub engine: Engine,
     pub version: Version,
+    pub life: Life,
     pub mode: Mode,
     pub role: Role,
     /// The master's own offset, or what a replica has applied. `None` on a Redis replica that has
@@ -28,6 +31,39 @@ pub struct NodeFacts {
     pub loading: bool,
     pub backlog_bytes: Option<u64>,
     pub syncs: SyncCounters,
+}
+
+/// One run of a server. The next one knows only what is in its files: a role that was ordered and
+/// not written there is forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Redis and Valkey draw one at each start.
+    pub run_id: Option<String>,
+    pub process_id: Option<u64>,
+    pub uptime_s: Option<u64>,
+}
+
+impl Life {
+    /// As INFO server tells it.
+    pub fn of(server: &Info) -> Life {
+        Life {
+            run_id: server.get("run_id").map(str::to_owned),
+            process_id: server.number("process_id"),
+            uptime_s: server.number("uptime_in_seconds"),
+        }
+    }
+
+    /// Whether `later`, seen `after` this one, is another run. In containers a process id says
+    /// little, hence the uptime; it counts whole seconds.
+    pub fn ended_before(&self, later: &Life, after: Duration) -> bool {
+        if self.run_id.is_some() || later.run_id.is_some() {
+            return self.run_id != later.run_id;
+        }
+        let too_short = later
+            .uptime_s
+            .is_some_and(|uptime_s| uptime_s + 2 < after.as_secs());
+        self.process_id != later.process_id || too_short
+    }
 }
 
 /// How the server runs.
@@ -153,6 +189,7 @@ impl NodeFacts {
             node,
             engine,
             version,
+            life: Life::of(&server),
             mode,
             role,
             offset: own_offset.or_else(|| told.as_ref().and_then(offset_of)),
@@ -259,6 +296,23 @@ mod tests {
                 partial: 3
             }
         );
+    }
+
+    #[test]
+    fn a_restart_is_told_by_run_id_or_else_by_process_and_uptime() {
+        let life = |run_id: Option<&str>, process_id, uptime_s| Life {
+            run_id: run_id.map(str::to_owned),
+            process_id: Some(process_id),
+            uptime_s: Some(uptime_s),
+        };
+        let hour = Duration::from_secs(3600);
+        let redis = life(Some("a"), 1, 5);
+        assert!(!redis.ended_before(&life(Some("a"), 1, 5), hour));
+        assert!(redis.ended_before(&life(Some("b"), 1, 9000), hour));
+        let kvrocks = life(None, 1, 5);
+        assert!(!kvrocks.ended_before(&life(None, 1, 3605), hour));
+        assert!(kvrocks.ended_before(&life(None, 2, 3605), hour));
+        assert!(kvrocks.ended_before(&life(None, 1, 60), hour));
     }
 
     #[test]

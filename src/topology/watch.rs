@@ -148,7 +148,7 @@ impl Watch {
     pub async fn look(&self) -> Arc<Snapshot> {
         let mut rounds = self.rounds.subscribe();
         // A round under way began before this question; the one after it answers it.
-        let enough = *rounds.borrow_and_update() + 2;
+        let enough = self.unbegun_round();
         self.wanted.notify_one();
         while *rounds.borrow_and_update() < enough {
             self.wanted.notify_one();
@@ -157,6 +157,16 @@ impl Watch {
             }
         }
         self.snapshot()
+    }
+
+    /// The first round that has asked nobody yet: what it brings was said after this call.
+    pub fn unbegun_round(&self) -> u64 {
+        *self.rounds.borrow() + 2
+    }
+
+    /// Rounds that have ended.
+    pub fn rounds(&self) -> u64 {
+        *self.rounds.borrow()
     }
 
     /// Returns after the next round.
@@ -218,13 +228,13 @@ impl Watch {
                 continue;
             };
             match observed {
-                Ok((identity, facts)) => {
+                Ok((identity, facts, told_at)) => {
                     // Addresses may change; names that were learned for the same one stay.
                     if node.identity.ip() != identity.ip() {
                         node.identity = identity;
                     }
                     node.facts = Some(facts);
-                    node.seen_at = Some(Instant::now());
+                    node.seen_at = Some(told_at);
                     node.error = None;
                 }
                 Err(error) => node.error = Some(error),
@@ -235,7 +245,10 @@ impl Watch {
     }
 }
 
-type Observation = (Option<Connection>, Result<(Identity, NodeFacts), String>);
+type Observation = (
+    Option<Connection>,
+    Result<(Identity, NodeFacts, Instant), String>,
+);
 
 async fn observe(
     name: NodeName,
@@ -254,7 +267,7 @@ async fn observe(
     match NodeFacts::read(&mut connection, within).await {
         Ok(facts) => {
             let identity = Identity::of(&connection);
-            (Some(connection), Ok((identity, facts)))
+            (Some(connection), Ok((identity, facts, Instant::now())))
         }
         Err(error) => (
             Some(connection).filter(Connection::is_usable),

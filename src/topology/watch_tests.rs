@@ -1,6 +1,6 @@
 use super::*;
 use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::{Mode, SyncCounters};
+use crate::topology::facts::{Life, Mode, SyncCounters};
 
 fn node(name: &str, role: Option<Role>, now: Instant) -> Observed {
     let name: NodeName = name.into();
@@ -8,6 +8,7 @@ fn node(name: &str, role: Option<Role>, now: Instant) -> Observed {
     let facts = role.map(|role| NodeFacts {
         node: name.clone(),
         engine: Engine::Redis,
+        life: Life::default(),
         version: Version(7, 0, 0),
         mode: Mode::Standalone,
         role,

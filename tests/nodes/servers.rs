@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ pub struct Server {
     pub name: NodeName,
     pub port: u16,
     child: Child,
-    _directory: tempfile::TempDir,
+    binary: String,
+    options: Vec<String>,
+    directory: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -59,39 +62,62 @@ impl Server {
             .unwrap()
             .port();
         let directory = tempfile::tempdir().unwrap();
+        let options: Vec<String> = options.iter().map(|one| (*one).to_owned()).collect();
+        let name = format!("127.0.0.1:{port}").into();
+        let child = Server::run(binary, &options, port, directory.path());
+        let binary = binary.to_owned();
+        Server {
+            name,
+            port,
+            child,
+            binary,
+            options,
+            directory,
+        }
+    }
+
+    fn run(binary: &str, options: &[String], port: u16, directory: &Path) -> Child {
         let mut command = Command::new(binary);
         if binary.ends_with("kvrocks") {
             let mut config = format!("port {port}\nbind 127.0.0.1\nworkers 2\n");
             config += &format!(
                 "dir {}\nrocksdb.write_buffer_size 16\n",
-                directory.path().display()
+                directory.display()
             );
             for pair in options.chunks(2) {
                 config += &format!("{} {}\n", pair[0].trim_start_matches("--"), pair[1]);
             }
-            let path = directory.path().join("kvrocks.conf");
+            let path = directory.join("kvrocks.conf");
             std::fs::write(&path, config).unwrap();
             command.arg("-c").arg(path);
         } else {
-            let path = directory.path().join("redis.conf");
+            let path = directory.join("redis.conf");
             std::fs::write(&path, "save \"\"\nrepl-diskless-sync-delay 0\n").unwrap();
             command
                 .arg(path)
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
-            command.arg("--dir").arg(directory.path()).args(options);
+            command.arg("--dir").arg(directory).args(options);
         }
         let command = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        let name = format!("127.0.0.1:{port}").into();
-        Server {
-            name,
-            port,
-            child,
-            _directory: directory,
-        }
+        command.spawn().unwrap()
+    }
+
+    /// Killed without a word and started anew with the config it began with: it comes back as
+    /// master, Redis without data.
+    pub async fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let directory = self.directory.path();
+        self.child = Server::run(&self.binary, &self.options, self.port, directory);
+        assert!(self.answers().await);
+    }
+
+    /// The server's own config file, as CONFIG REWRITE leaves it.
+    pub fn config_file(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("redis.conf")).unwrap()
     }
 
     async fn answers(&self) -> bool {

@@ -19,9 +19,11 @@ pub(super) struct Actor<G, R> {
     pub desk: Arc<Desk>,
     pub orders: mpsc::Receiver<Order>,
     pub stopping: CancellationToken,
-    /// Who was last seen following the route's master with its link up, and how far it was: the
-    /// evidence that a node which later says master is no stranger.
+    /// Who was last seen following the route's master, and how far it was: the evidence that a node which later says master is no stranger.
     pub replicas_seen: Vec<(NodeName, u64)>,
+    /// Rounds of the watch before this one asked while an operation changed the roles: a node that
+    /// fell silent can keep such a round open for long, and what it brings is history.
+    pub believed_from: u64,
 }
 
 impl<G: Gates, R: Routes> Actor<G, R> {
@@ -62,7 +64,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         }
         // An order that came in the same instant is told that it came too late.
         self.orders.close();
-        while self.orders.recv().await.is_some() {
+        while let Some(order) = self.orders.recv().await {
+            order.operation.progress.came_too_late();
             self.desk.running.send_replace(None);
         }
     }
@@ -77,6 +80,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         Exec::run(self.site.clone(), id, task, progress, aborted).await;
         // The route's master has changed, most likely, and what followed the old one with it.
         self.replicas_seen.clear();
+        self.believed_from = self.watch.unbegun_round();
         *self.desk.gate() = if self.site.routes.current().1.is_some() {
             "open"
         } else {
@@ -87,6 +91,9 @@ impl<G: Gates, R: Routes> Actor<G, R> {
 
     /// Brings the route in line with what the nodes say, when they say it beyond doubt.
     async fn follow(&mut self) {
+        if self.watch.rounds() < self.believed_from {
+            return;
+        }
         let snapshot = self.watch.snapshot();
         let now = Instant::now();
         let master = self.site.routes.current().1;
@@ -185,7 +192,7 @@ fn verdict(
     }
 }
 
-/// The replicas of `master` whose link is up, and how far each is.
+/// The replicas of `master`, and how far each is.
 fn following(snapshot: &Snapshot, master: &str, now: Instant) -> Vec<(NodeName, u64)> {
     let Some(master) = snapshot.node(master) else {
         return Vec::new();

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::resp::reply::Info;
+use crate::resp::reply::{Info, Value};
+use crate::switchover::exec::measure::unix_ms;
 use crate::switchover::orders::{Change, Orders, SinkAddress, refused};
 use crate::switchover::plan::{Event, Node, Seen, Settle};
 use crate::switchover::resolve::settle;
-use crate::topology::facts::{Link, Role};
+use crate::topology::facts::{Life, Link, Role};
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, Credentials, NodeError, NodeName};
 
@@ -30,6 +31,13 @@ pub struct Desk {
     pub sink: SinkAddress,
     pub old: Identity,
     pub target: Identity,
+    /// The run of the old master that the journal knows, and when; a recovery alone asks.
+    pub old_life: Option<(Life, u64)>,
+    /// What the target was last seen to hold. A master that holds less has restarted without its
+    /// data: it never counts as promoted, and nobody is made to follow it.
+    pub target_holds: u64,
+    /// `config_rewrite`: roles go into the nodes' own config files.
+    pub rewrites_config: bool,
     /// Deadline of a read, a pause, a fence and of dialling.
     pub read_within: Duration,
     /// Deadline of leaving the fence and of settling: Kvrocks joins a thread for 0.1 to 1 s.
@@ -191,7 +199,7 @@ impl Desk {
         }
         asked.push(&["INFO", "replication"]);
         let value = connection.call_words(&asked, self.read_within).await?.pop();
-        let value = value.unwrap_or(crate::resp::reply::Value::Null);
+        let value = value.unwrap_or(Value::Null);
         let read = Info::of(&value).and_then(|info| {
             let link = Role::of(&info)?;
             // What a replica has applied is its own field; a fenced master still counts its log.
@@ -227,12 +235,61 @@ impl Desk {
     }
 
     pub async fn settle(self, node: Node, at_hand: Option<Connection>) -> Done {
-        match self.settled(node, at_hand, Settle::First).await {
-            Ok((connection, info)) => match self.seen(node, &info) {
-                Some(seen) => Done::said(connection, Event::Settled(node, seen), None),
-                None => Done::lost(node, "the node shows no role".to_owned()),
-            },
+        match self.found(node, at_hand).await {
+            Ok((connection, seen)) => Done::said(connection, Event::Settled(node, seen), None),
             Err(error) => Done::lost(node, error.to_string()),
+        }
+    }
+
+    /// What a settled node turned out to be, told apart from what a restart made of it.
+    async fn found(
+        &self,
+        node: Node,
+        at_hand: Option<Connection>,
+    ) -> Result<(Connection, Seen), NodeError> {
+        let (mut connection, info) = self.settled(node, at_hand, Settle::First).await?;
+        let seen = self
+            .seen(node, &info)
+            .ok_or_else(|| refused(&connection, "INFO replication", &Value::Null))?;
+        match (node, seen) {
+            (Node::Target, Seen::Master) => self.holds_enough(&info)?,
+            (Node::Old, Seen::Master) if self.is_reborn(&mut connection).await? => {
+                return Ok((connection, Seen::Reborn));
+            }
+            _ => {}
+        }
+        Ok((connection, seen))
+    }
+
+    /// On the connection that told the role, so that both are of one run.
+    async fn is_reborn(&self, old: &mut Connection) -> Result<bool, NodeError> {
+        let Some((life, at_ms)) = &self.old_life else {
+            return Ok(false);
+        };
+        let value = old.call(&["INFO", "server"], self.read_within).await?;
+        let server = Info::of(&value).ok_or_else(|| refused(old, "INFO server", &value))?;
+        let after = Duration::from_millis(unix_ms().saturating_sub(*at_ms));
+        Ok(life.ended_before(&Life::of(&server), after))
+    }
+
+    /// Whether a target that says master can be the one that was promoted.
+    pub fn holds_enough(&self, info: &Info) -> Result<(), NodeError> {
+        let offset: u64 = info.number("master_repl_offset").unwrap_or_default();
+        if offset >= self.target_holds {
+            return Ok(());
+        }
+        Err(self.target_refuses(format!(
+            "it restarted as master at offset {offset} and held {} before; make it a replica of \
+             {} again",
+            self.target_holds, self.old.name
+        )))
+    }
+
+    pub fn target_refuses(&self, text: String) -> NodeError {
+        NodeError::Refused {
+            node: self.target.name.clone(),
+            command: "to lead".to_owned(),
+            text,
         }
     }
 
@@ -295,11 +352,7 @@ impl Desk {
         }
         match self.seen(Node::Old, &info) {
             Some(seen) => Ok((connection, seen)),
-            None => Err(refused(
-                &connection,
-                "INFO",
-                &crate::resp::reply::Value::Null,
-            )),
+            None => Err(refused(&connection, "INFO", &Value::Null)),
         }
     }
 }

@@ -26,8 +26,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             let Some(side) = self.side.join_next().await else {
                 break;
             };
-            if let Ok(Side::Released(stats)) = side {
-                self.measured.released(stats);
+            // Another answer that comes first is the plan's all the same.
+            if let Ok(side) = side
+                && let Some(event) = self.side_event(side)
+            {
+                self.step(event);
             }
         }
         let outcome = outcome_of(verdict.outcome);
@@ -72,17 +75,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         }
         let seen = await_links(followers, &self.to, within).await;
         let full_after = match desk.connect(self.target.at_hand.take(), &self.to).await {
-            Ok(mut target) => {
-                if self.site.switchover.config_rewrite {
-                    let _ = desk
-                        .orders
-                        .rewrite_config(&mut target, desk.read_within)
-                        .await;
-                }
-                sync_counters(&mut target, desk.read_within)
-                    .await
-                    .map(|counters| counters.full)
-            }
+            Ok(mut target) => sync_counters(&mut target, desk.read_within)
+                .await
+                .map(|counters| counters.full),
             Err(error) => Err(error),
         };
         let attachments: Vec<_> = seen.iter().map(|(_, attachment)| *attachment).collect();

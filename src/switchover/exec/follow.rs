@@ -38,7 +38,6 @@ pub struct Demotion {
     pub attach: Attach,
     pub settle: Settle,
     pub unpause: bool,
-    pub rewrite_config: bool,
     pub within: Duration,
 }
 
@@ -72,7 +71,15 @@ impl Desk {
         at_hand: Option<Connection>,
         order: Demotion,
     ) -> Result<(Connection, Event, Option<String>), NodeError> {
-        let (mut old, mut info) = self.settled(Node::Old, at_hand, order.settle).await?;
+        let (settled, target) = tokio::join!(
+            self.settled(Node::Old, at_hand, order.settle),
+            self.standing_target()
+        );
+        let (mut old, mut info) = settled?;
+        let (mut target, target_info) = match target {
+            Ok(target) => target,
+            Err(error) => return Ok((old, Event::DemoteRefused, Some(error.to_string()))),
+        };
         if self.seen(Node::Old, &info) == Some(Seen::Master) {
             // Restarted with an old config: it must stop being a master before anything else.
             match self
@@ -90,14 +97,23 @@ impl Desk {
             old.call(&["CLIENT", "UNPAUSE"], self.read_within).await?;
         }
         match self.seen(Node::Old, &info) {
-            Some(Seen::Follows) => return Ok((old, Event::Demoted, None)),
+            Some(Seen::Follows) => {
+                self.rewrite_config(&mut old).await;
+                return Ok((old, Event::Demoted, None));
+            }
             Some(Seen::Fenced) => {}
-            _ => {
+            // Somebody else is in charge of it now; it is not ours to attach.
+            Some(_) => {
                 let words = "the old master follows somebody else".to_owned();
+                return Ok((old, Event::Leaked { by: 0 }, Some(words)));
+            }
+            None => {
+                let words = "the old master shows no role".to_owned();
                 return Ok((old, Event::DemoteRefused, Some(words)));
             }
         }
-        if let Some(by) = self.leak(&mut old, &info, order.attach).await? {
+        let leak = self.leak(&mut old, &info, order.attach, &mut target, &target_info);
+        if let Some(by) = leak.await? {
             return Ok((old, Event::Leaked { by }, None));
         }
         self.orders
@@ -108,11 +124,30 @@ impl Desk {
             let words = "it does not show the new master".to_owned();
             return Ok((old, Event::DemoteRefused, Some(words)));
         }
-        if order.rewrite_config {
-            // The role is what counts; a config file that cannot be written is no reason to retry.
-            let _ = self.orders.rewrite_config(&mut old, self.read_within).await;
-        }
+        self.rewrite_config(&mut old).await;
         Ok((old, Event::Demoted, None))
+    }
+
+    /// Where wanted. The role is what counts: a file that cannot be written is no reason to retry.
+    async fn rewrite_config(&self, node: &mut Connection) {
+        if self.rewrites_config {
+            let _ = self.orders.rewrite_config(node, self.read_within).await;
+        }
+    }
+
+    /// A connection to the target, which is seen to be master and to hold what it was promoted
+    /// with. Whoever is made to follow a node that restarted empty throws its own copy away.
+    async fn standing_target(&self) -> Result<(Connection, Info), NodeError> {
+        let name = format!("{}-look", self.name);
+        let target = &self.target.name;
+        let mut target =
+            Connection::open(target, &self.credentials, &name, self.read_within).await?;
+        let info = replication(&mut target, self.read_within).await?;
+        if self.seen(Node::Target, &info) != Some(Seen::Master) {
+            return Err(self.target_refuses("it is no master any more".to_owned()));
+        }
+        self.holds_enough(&info)?;
+        Ok((target, info))
     }
 
     /// How much the old master holds that the target lacks; `None` when it may be attached.
@@ -121,19 +156,15 @@ impl Desk {
         old: &mut Connection,
         info: &Info,
         attach: Attach,
+        target: &mut Connection,
+        target_info: &Info,
     ) -> Result<Option<u64>, NodeError> {
         let offset: u64 = info.number("master_repl_offset").unwrap_or_default();
         match attach {
             Attach::At(end) if end == offset => Ok(None),
             Attach::At(end) => Ok(Some(offset.saturating_sub(end))),
             Attach::Never { carried } => Ok(Some(offset.saturating_sub(carried))),
-            Attach::IfPrefix => {
-                let name = format!("{}-look", self.name);
-                let target = &self.target.name;
-                let mut target =
-                    Connection::open(target, &self.credentials, &name, self.read_within).await?;
-                self.beyond(old, info, offset, &mut target).await
-            }
+            Attach::IfPrefix => self.beyond(old, info, offset, target, target_info).await,
         }
     }
 
@@ -145,8 +176,8 @@ impl Desk {
         info: &Info,
         offset: u64,
         target: &mut Connection,
+        new: &Info,
     ) -> Result<Option<u64>, NodeError> {
-        let new = replication(target, self.read_within).await?;
         let number = |name: &str| new.number::<u64>(name);
         if self.orders.engine == Engine::Kvrocks {
             let reached = number("master_repl_offset").unwrap_or_default();
@@ -174,6 +205,10 @@ impl Desk {
     /// Makes every other replica follow the target, all at once. Those that do already are left
     /// alone.
     pub async fn repoint(self, others: Vec<Other>, within: Duration) -> (Vec<Other>, Vec<String>) {
+        let mut target = match self.standing_target().await {
+            Ok((target, _)) => target,
+            Err(error) => return (others, vec![error.to_string()]),
+        };
         let mut running = JoinSet::new();
         for other in others {
             let desk = self.clone();
@@ -184,6 +219,7 @@ impl Desk {
             back.push(other);
             failed.extend(words);
         }
+        self.rewrite_config(&mut target).await;
         (back, failed)
     }
 
@@ -205,6 +241,7 @@ impl Desk {
                     return Err(refused(&replica, "the new master", &nothing));
                 }
             }
+            self.rewrite_config(&mut replica).await;
             Ok(replica)
         };
         match result.await {

@@ -167,6 +167,16 @@ impl Progress {
         view.1 = can_abort;
     }
 
+    /// The proxy stops; nothing was begun.
+    pub fn came_too_late(&self) {
+        let reasons = vec!["the proxy is stopping".to_owned()];
+        let mut report = Measured::start().report(Outcome::Refused, reasons);
+        let view = self.view();
+        (report.id, report.shard) = (view.id, view.shard);
+        (report.from, report.to) = (view.from, view.to);
+        self.reported(report);
+    }
+
     pub fn reported(&self, report: Report) {
         let mut view = self.lock();
         view.0.state = OperationState::Ended;

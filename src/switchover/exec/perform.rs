@@ -36,7 +36,6 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             _ => Node::Old,
         };
         let pause = self.site.switchover.pause_timeout;
-        let rewrite_config = self.site.switchover.config_rewrite;
         let within = self.site.switchover.demote_timeout;
         let bench = self.bench(node);
         debug_assert!(
@@ -68,7 +67,6 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                     attach,
                     settle,
                     unpause,
-                    rewrite_config,
                     within,
                 };
                 Some(Box::pin(desk.demote(at_hand, order)))
@@ -113,6 +111,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             sink: passed.sink_address,
             old: passed.old.identity,
             target: passed.target.identity,
+            old_life: None,
+            target_holds: passed.target_offset,
+            rewrites_config: self.site.switchover.config_rewrite,
             read_within: self.read_within(),
             undo_within: UNDO_WITHIN,
             promote_within: PROMOTE_WITHIN,
@@ -123,6 +124,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         self.others = passed.others.into_iter().map(Other::from).collect();
         self.replica_read_only = passed.replica_read_only;
         self.full_syncs = passed.full_syncs;
+        self.old_life = Some(passed.old_life);
         self.facts = Some(passed.facts);
         Event::PreflightPassed(passed.facts)
     }
@@ -159,17 +161,25 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         };
         // The old listener's port, if it is free: with a closed one the node's next role change
         // takes a second.
+        let old = identity(&begin.from).await;
         self.sink = match sink.host.parse() {
-            Ok(ip) if engine == Engine::Kvrocks => Sink::open(ip, sink.port, None).await.ok(),
+            Ok(ip) if engine == Engine::Kvrocks => Sink::open(ip, sink.port, old.ip()).await.ok(),
             _ => None,
         };
+        self.site.routes.suit(engine);
         self.desk = Some(Desk {
             credentials: self.site.credentials.clone(),
             name: connection_name(&begin.operation),
             orders: Orders { engine, abilities },
             sink,
-            old: identity(&begin.from).await,
+            old,
             target: identity(&begin.to).await,
+            old_life: begin
+                .old_life
+                .clone()
+                .map(|life| (life, begin.started_at_ms)),
+            target_holds: begin.target_offset,
+            rewrites_config: self.site.switchover.config_rewrite,
             read_within: self.read_within(),
             undo_within: UNDO_WITHIN,
             promote_within: PROMOTE_WITHIN,
@@ -225,6 +235,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 force_on_timeout: self.site.switchover.force_on_timeout,
             },
             started_at_ms: self.measured.started_at_ms(),
+            old_life: self.old_life.clone(),
+            target_offset: desk.target_holds,
         })
     }
 
@@ -239,31 +251,45 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         self.holds += 1;
         let (site, hold) = (self.site.clone(), self.holds);
         self.measured.holding();
+        let (holding, held) = oneshot::channel();
         let task = self.side.spawn(async move {
+            // Dropped with the task, whether it ends or is taken back.
+            let _holding = holding;
             // The plan's own timer ends the wait; this deadline only backs it up.
             let deadline = site.switchover.pause_timeout + site.switchover.drain_timeout;
             Side::Drained(hold, site.gates.hold(deadline).await)
         });
-        self.hold = Some((hold, task));
+        self.hold = Some(Hold {
+            number: hold,
+            task,
+            held,
+        });
     }
 
     fn release(&mut self) {
-        if let Some((_, task)) = self.hold.take() {
-            task.abort();
+        let hold = self.hold.take();
+        if let Some(hold) = &hold {
+            hold.task.abort();
         }
-        self.open_gate();
+        self.open_gate(hold.map(|hold| hold.held));
     }
 
     /// Opens the gate to the master that the route names, or leaves it shut when it names none.
-    fn open_gate(&mut self) {
+    /// No order to hold may arrive behind it: one under way is seen to have ended first.
+    fn open_gate(&mut self, held: Option<oneshot::Receiver<()>>) {
         let to = match self.master {
             Master::Nobody => Opening::Shut,
             Master::Old | Master::Target => Opening::Open,
         };
         self.gate = to;
         let site = self.site.clone();
-        self.side
-            .spawn(async move { Side::Released(site.gates.release(to).await) });
+        self.side.spawn(async move {
+            if let Some(held) = held {
+                // An error is what it waits for: nothing is ever sent.
+                let _ = held.await;
+            }
+            Side::Released(site.gates.release(to).await)
+        });
     }
 
     fn publish(&mut self, master: Master) {
@@ -278,7 +304,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         // Nobody holds any more, and yet the gate is not as the route: after a hold that ended with
         // no master, and at a start.
         if self.hold.is_none() && (self.gate == Opening::Shut) != (master == Master::Nobody) {
-            self.open_gate();
+            self.open_gate(None);
         }
     }
 

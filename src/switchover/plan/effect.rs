@@ -288,8 +288,8 @@ pub enum Effect {
     /// made at least 2 ms after the last reply of that node (Kvrocks' two reads).
     ReadOld { unpause: bool, apart: bool },
     /// *Answered* `TargetRead` or `Lost(Target)`. `INFO replication` on the target. Asked again as
-    /// soon as it is answered, so the executor leaves about 0.1 ms (Redis) or 0.5 ms (Kvrocks)
-    /// between two of them.
+    /// soon as it is answered: the round trip is the pace, because a timer's grain of 1 ms would be
+    /// most of a hold.
     ReadTarget,
     /// *Answered* `Restored` or `Lost(Old)`. Undo what this operation may have left on the old
     /// master: settle if asked; with `unfence`, look at its role and send `SLAVEOF NO ONE` only if
