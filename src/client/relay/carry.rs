@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::super::session::Waited;
 use super::super::state::{Closed, Transaction};
 use super::{Awaited, Expect, Keeps, Relay};
-use crate::resp::command::SubKind;
 use crate::resp::scan::{ReplyKind, Request, RequestScanner, write_request};
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -40,30 +39,22 @@ impl Relay<'_> {
             self.expect_own(MONITOR, Awaited::Plain, true);
         }
         let sets = [
-            (
-                SubKind::Channel,
-                &b"SUBSCRIBE"[..],
-                &self.subscriptions.channels,
-            ),
-            (
-                SubKind::Pattern,
-                b"PSUBSCRIBE",
-                &self.subscriptions.patterns,
-            ),
-            (SubKind::Shard, b"SSUBSCRIBE", &self.subscriptions.shard),
+            (&b"SUBSCRIBE"[..], &self.subscriptions.channels),
+            (b"PSUBSCRIBE", &self.subscriptions.patterns),
+            (b"SSUBSCRIBE", &self.subscriptions.shard),
         ];
         let mut requests = Vec::new();
-        for (kind, command, names) in sets {
+        for (command, names) in sets {
             if !names.is_empty() {
                 let mut words = vec![Bytes::from_static(command)];
                 words.extend(names.iter().cloned());
                 let mut request = BytesMut::new();
                 write_request(&mut request, &words);
-                requests.push((kind, request, names.len()));
+                requests.push((request, names.len()));
             }
         }
-        for (kind, request, confirmations) in requests {
-            self.expect_own(&request, Awaited::Confirm(kind, confirmations), true);
+        for (request, confirmations) in requests {
+            self.expect_own(&request, Awaited::Resubscribe(confirmations), true);
         }
     }
 

@@ -63,7 +63,7 @@ impl Relay<'_> {
                 matches!(
                     self.expects.front(),
                     Some(Expect {
-                        what: Awaited::Confirm(..),
+                        what: Awaited::Confirm(..) | Awaited::Resubscribe(_),
                         ..
                     })
                 )
@@ -108,7 +108,7 @@ impl Relay<'_> {
         if for_client && !(expect.mute && kind == ReplyKind::Error) {
             self.session.outbox.deliver(bytes);
         }
-        if let Awaited::Confirm(_, left) = &mut expect.what
+        if let Awaited::Confirm(_, left) | Awaited::Resubscribe(left) = &mut expect.what
             && *left > 1
             && kind != ReplyKind::Error
         {
@@ -137,6 +137,9 @@ impl Relay<'_> {
             Awaited::Plain if self.keeps == Keeps::Monitor => self.receiver_settled(),
             Awaited::Plain if bytes == b"+QUEUED\r\n" => self.keeps_unknown(),
             Awaited::Confirm(of, _) => self.subscriptions_settled(of, kind),
+            // The new master refuses what the old one granted: the client must not wait in vain.
+            Awaited::Resubscribe(_) if kind == ReplyKind::Error => self.link_ended = true,
+            Awaited::Resubscribe(_) => self.receiver_settled(),
             Awaited::Substitute(answer) if !expect.mute => self.session.outbox.push(&answer),
             _ => {}
         }

@@ -114,7 +114,7 @@ impl Relay<'_> {
         matches!(
             self.expects.back(),
             Some(Expect {
-                what: Awaited::Confirm(..),
+                what: Awaited::Confirm(..) | Awaited::Resubscribe(_),
                 ..
             })
         )

@@ -67,6 +67,8 @@ enum Awaited {
     Wait,
     /// Confirmations of a (un)subscription, one per channel.
     Confirm(SubKind, usize),
+    /// Confirmations of subscriptions that were moved to another master: not for the client.
+    Resubscribe(usize),
     /// Sent by the proxy; its reply is not for the client.
     Swallow,
     /// The client gets this instead of the reply.
