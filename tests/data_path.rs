@@ -449,3 +449,33 @@ async fn a_megabyte_of_typed_commands_is_read_in_its_length() {
     }
     assert_eq!(wire.reply().await.unwrap().text(), "PONG");
 }
+
+#[tokio::test]
+async fn a_password_set_while_the_proxy_runs_counts_for_every_new_client() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut early = client(&proxy).await;
+    assert!(early.run("SET k 1").await.unwrap().ok());
+    let mut direct = shard.wire(0).await;
+    let set = direct.run("CONFIG SET requirepass secret").await.unwrap();
+    assert!(set.ok(), "{set:?}");
+
+    let refused =
+        |answer: &Value| matches!(answer, Value::Error(text) if text.starts_with("NOAUTH"));
+    wait_until("new clients are asked for the password", async || {
+        let answer = client(&proxy).await.run("GET k").await.unwrap();
+        refused(&answer)
+    })
+    .await;
+    // Every way to the server counts, also those that use a connection of their own.
+    for line in ["MULTI", "BLPOP q 1", "SELECT 1", "SUBSCRIBE c", "HELLO 3"] {
+        let answer = client(&proxy).await.run(line).await.unwrap();
+        assert!(refused(&answer), "{line}: {answer:?}");
+    }
+    // Who was there before stays, as on the server itself.
+    assert_eq!(early.run("GET k").await.unwrap(), Value::bulk("1"));
+
+    let mut late = client(&proxy).await;
+    assert!(late.run("AUTH secret").await.unwrap().ok());
+    assert_eq!(late.run("GET k").await.unwrap(), Value::bulk("1"));
+}

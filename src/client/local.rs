@@ -13,12 +13,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::seat::NodeLinks;
+use super::links::NodeLinks;
 use super::session::{Session, Waited};
 use super::state::{Closed, ReplyMode};
 use crate::resp::command::Local;
 use crate::resp::scan::{ReplyKind, args};
-use crate::upstream::connection::Connection;
+use crate::upstream::connection::{Connection, DialError};
 use crate::upstream::identity::{Credentials, Identity, Resp};
 
 impl Session {
@@ -120,7 +120,11 @@ impl Session {
 
     /// `AUTH`, `HELLO`, `SELECT`: the server decides, the session remembers.
     async fn change_identity(&mut self, local: Local, len: usize) -> Result<(), Closed> {
-        match self.connect_own().await? {
+        // A pooled connection may be from before the server wanted a password; only a fresh one
+        // answers as the server would answer this client.
+        let unproven = self.identity.credentials.is_none() && !self.proven;
+        let from = if unproven { From::Fresh } else { From::Pool };
+        match self.connect(from).await? {
             Ok((_, links, mut connection)) => {
                 let clean = self.change_identity_on(&mut connection, local, len).await?;
                 if clean {
@@ -184,6 +188,10 @@ impl Session {
 
     /// A connection of the session's own to the master, or the text to refuse the command with.
     pub(super) async fn connect_own(&mut self) -> Result<Result<OwnLink, String>, Closed> {
+        self.connect(From::Pool).await
+    }
+
+    async fn connect(&mut self, from: From) -> Result<Result<OwnLink, String>, Closed> {
         let since = Instant::now();
         loop {
             let Some((epoch, links)) = self.seat.master() else {
@@ -193,8 +201,22 @@ impl Session {
                 continue;
             };
             let deadline = self.seat.limits.connect_timeout;
-            match links.pool.take(&links.node, &self.identity, deadline).await {
-                Ok(connection) => return Ok(Ok((epoch, links, connection))),
+            if from == From::Pool
+                && let Ok(Some(noauth)) = self.unproven_refusal(&links).await
+            {
+                let text = String::from_utf8_lossy(&noauth).trim_end().to_owned();
+                self.noauth = Some(noauth);
+                return Ok(Err(text.trim_start_matches('-').to_owned()));
+            }
+            let connected = match from {
+                From::Pool => links.pool.take(&links.node, &self.identity, deadline).await,
+                From::Fresh => Connection::dial(&links.node, &self.identity, deadline).await,
+            };
+            match connected {
+                Ok(connection) => {
+                    self.proven |= from == From::Pool;
+                    return Ok(Ok((epoch, links, connection)));
+                }
                 Err(error) => {
                     if let Some(text) = self.dial_failed(error, since).await {
                         return Ok(Err(text));
@@ -203,6 +225,23 @@ impl Session {
             }
         }
     }
+}
+
+impl Session {
+    /// The server's refusal of a session that has neither credentials nor been served before.
+    async fn unproven_refusal(&self, links: &NodeLinks) -> Result<Option<Bytes>, DialError> {
+        if self.proven || self.identity.credentials.is_some() {
+            return Ok(None);
+        }
+        links.wants_password().await
+    }
+}
+
+/// Where a connection of the session's own comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Pool,
+    Fresh,
 }
 
 /// An epoch, the master's connections in it, and one of them for the session alone.

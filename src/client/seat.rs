@@ -11,28 +11,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use slab::Slab;
-use tokio::sync::OnceCell;
 
+use super::links::{LaneAnswer, LaneUse, NodeLinks};
 use super::outbox::Outbox;
 use super::registry::Registry;
 use super::scripts::Scripts;
 use crate::resp::scan::{ReplyKind, RequestLimits, write_request};
 use crate::shard::gate::Gate;
 use crate::shard::route::{RouteCache, RouteReader};
-use crate::upstream::connection::{Connection, DialError};
+use crate::upstream::connection::DialError;
 use crate::upstream::identity::Identity;
-use crate::upstream::lane::{Cut, Lane};
-use crate::upstream::pinned::Pool;
 
 /// Input buffers kept for the next session that has something to read.
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Room in an input buffer: one read takes at most this much.
 pub const INPUT_BYTES: usize = 16 * 1024;
-
-/// What a server says that hangs up on a connection instead of serving it.
-const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached";
 
 /// Limits of every session, from the configuration.
 #[derive(Debug, Clone)]
@@ -86,34 +81,6 @@ pub struct Counts {
     pub bytes_out: Count,
     pub closed: RefCell<HashMap<&'static str, u64>>,
     pub sessions: Cell<u64>,
-}
-
-/// Sessions that only read do not share lanes with sessions that also write: a pause that
-/// somebody else sets on the server stops a lane at its first write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LaneUse {
-    Reads,
-    Writes,
-}
-
-/// What a node gave when asked for a lane.
-#[derive(Debug, Clone)]
-pub enum LaneAnswer {
-    Open(Rc<Lane<Outbox>>),
-    /// The node wants a password first; this is its own error line for every command.
-    NoAuth(Bytes),
-}
-
-type LaneSlot = Rc<OnceCell<LaneAnswer>>;
-
-/// Connections of this worker to one node.
-#[derive(Debug)]
-pub struct NodeLinks {
-    pub node: Rc<str>,
-    /// The route has left the node: a lane that is opened even so is closed at once.
-    retired: Cell<bool>,
-    lanes: RefCell<HashMap<(Identity, LaneUse), Vec<LaneSlot>>>,
-    pub pool: Pool,
 }
 
 /// One worker's seat at one shard.
@@ -205,104 +172,31 @@ impl Seat {
     fn links(&self, node: &Rc<str>) -> Rc<NodeLinks> {
         let mut nodes = self.nodes.borrow_mut();
         let links = nodes.entry(Rc::clone(node)).or_insert_with(|| {
-            Rc::new(NodeLinks {
-                node: Rc::clone(node),
-                retired: Cell::new(false),
-                lanes: RefCell::default(),
-                pool: Pool::new(self.limits.pinned_idle_max),
-            })
+            NodeLinks::new(
+                node,
+                self.limits.connect_timeout,
+                self.limits.pinned_idle_max,
+            )
         });
         Rc::clone(links)
     }
 
-    /// An open lane that needs no waiting, the least loaded one.
-    pub fn ready_lane(
-        &self,
-        links: &NodeLinks,
-        identity: &Identity,
-        lane_use: LaneUse,
-    ) -> Option<LaneAnswer> {
-        let mut lanes = links.lanes.borrow_mut();
-        let slots = lanes.get_mut(&(identity.clone(), lane_use))?;
-        slots.retain(|slot| !is_cut(slot));
-        let (owed, answer) = slots
-            .iter()
-            .filter_map(|slot| slot.get())
-            .map(|answer| (owed(answer), answer))
-            .min_by_key(|(owed, _)| *owed)?;
-        // With room for another lane a busy one is not good enough.
-        (owed == 0 || slots.len() >= self.lanes_max()).then(|| answer.clone())
-    }
-
-    /// An open lane, dialled when there is none or all are busy.
+    /// An open lane to a node for a session of this identity. `proven`: the session has been served
+    /// before, so it need not be asked whether the node wants a password by now.
     pub async fn lane(
         &self,
-        links: &NodeLinks,
+        links: &Rc<NodeLinks>,
         identity: &Identity,
         lane_use: LaneUse,
+        proven: bool,
     ) -> Result<LaneAnswer, DialError> {
-        if let Some(ready) = self.ready_lane(links, identity, lane_use) {
-            return Ok(ready);
+        if !proven
+            && identity.credentials.is_none()
+            && let Some(noauth) = links.wants_password().await?
+        {
+            return Ok(LaneAnswer::NoAuth(noauth));
         }
-        let slot = self.slot(links, identity, lane_use);
-        let answer = slot
-            .get_or_try_init(|| self.dial_lane(links, identity))
-            .await?;
-        Ok(answer.clone())
-    }
-
-    /// A slot that is being dialled already, or a new one.
-    fn slot(&self, links: &NodeLinks, identity: &Identity, lane_use: LaneUse) -> LaneSlot {
-        let mut lanes = links.lanes.borrow_mut();
-        let slots = lanes.entry((identity.clone(), lane_use)).or_default();
-        slots.retain(|slot| !is_cut(slot));
-        if let Some(dialling) = slots.iter().find(|slot| slot.get().is_none()) {
-            return Rc::clone(dialling);
-        }
-        let slot = LaneSlot::default();
-        slots.push(Rc::clone(&slot));
-        slot
-    }
-
-    /// Opens a lane. One `PING` tells whether the node serves this identity at all: a shared
-    /// connection that is not authenticated must not carry requests, the server closes it on
-    /// the first long one.
-    async fn dial_lane(
-        &self,
-        links: &NodeLinks,
-        identity: &Identity,
-    ) -> Result<LaneAnswer, DialError> {
-        let node = &*links.node;
-        let deadline = self.limits.connect_timeout;
-        let mut connection = Connection::dial(node, identity, deadline).await?;
-        let silent = |_| DialError::Silent {
-            node: node.to_owned(),
-            after: deadline,
-        };
-        let (reply, kind) = connection
-            .call(b"*1\r\n$4\r\nPING\r\n", deadline)
-            .await
-            .map_err(silent)?;
-        if kind == ReplyKind::Error && reply.starts_with(b"-NOAUTH") {
-            return Ok(LaneAnswer::NoAuth(reply));
-        }
-        if reply.starts_with(TOO_MANY_CLIENTS) {
-            let node = node.to_owned();
-            return Err(DialError::Refused { node, reply });
-        }
-        let (lane, task) = Lane::new(connection);
-        if links.retired.get() {
-            lane.retire();
-        }
-        let node = node.to_owned();
-        // The task ends with its connection, at the latest with the worker's runtime.
-        tokio::task::spawn_local(async move {
-            match task.run().await {
-                Cut::Closed => tracing::debug!(node, "lane closed"),
-                Cut::OutOfStep => tracing::error!(node, "lane cut: a reply that nobody awaits"),
-            }
-        });
-        Ok(LaneAnswer::Open(lane))
+        links.lane(identity, lane_use, self.lanes_max()).await
     }
 
     /// Opens to `node` every kind of lane in use at the present master, and proves that it
@@ -317,16 +211,17 @@ impl Seat {
             .flat_map(|known| [LaneUse::Reads, LaneUse::Writes].map(|used| (known.clone(), used)))
             .collect();
         if let Some((_, links)) = self.master() {
-            let lanes = links.lanes.borrow();
-            wanted.retain(|key| key.1 == LaneUse::Writes || lanes.contains_key(key));
+            wanted.retain(|(identity, used)| {
+                *used == LaneUse::Writes || links.has_lane(identity, *used)
+            });
         }
         self.load_scripts(&target).await;
         for (identity, lane_use) in wanted {
-            let answer = self.lane(&target, &identity, lane_use).await;
+            let answer = self.lane(&target, &identity, lane_use, false).await;
             let unauthenticated = identity.credentials.is_none();
             match answer {
                 Ok(LaneAnswer::Open(_)) => {}
-                Ok(LaneAnswer::NoAuth(_)) if self.master_refuses(&identity) => {}
+                Ok(LaneAnswer::NoAuth(_)) if self.master_wants_password().await => {}
                 Ok(LaneAnswer::NoAuth(reply)) => {
                     let reply = String::from_utf8_lossy(&reply).trim_end().to_owned();
                     return Err(format!("{node} would not serve live sessions: {reply}"));
@@ -370,17 +265,12 @@ impl Seat {
         }
     }
 
-    /// Whether the present master wants a password from this identity as well.
-    fn master_refuses(&self, identity: &Identity) -> bool {
-        let Some((_, links)) = self.master() else {
-            return false;
-        };
-        let lanes = links.lanes.borrow();
-        let mut slots = lanes
-            .iter()
-            .filter(|(key, _)| key.0 == *identity)
-            .flat_map(|(_, s)| s);
-        slots.all(|slot| !matches!(slot.get(), Some(LaneAnswer::Open(_))))
+    /// Whether the present master does not serve sessions without a password either.
+    async fn master_wants_password(&self) -> bool {
+        match self.master() {
+            Some((_, links)) => matches!(links.wants_password().await, Ok(Some(_))),
+            None => false,
+        }
     }
 
     /// Takes a session in; its key is for [`Seat::leave`].
@@ -423,8 +313,12 @@ impl Seat {
         let mut identities = self.identities.borrow_mut();
         if let Some(count) = identities.get_mut(identity) {
             *count -= 1;
-            if *count == 0 {
+            // Clients without credentials come and go; their lanes are kept for the next.
+            if *count == 0 && *identity != Identity::default() {
                 identities.remove(identity);
+                for links in self.nodes.borrow().values() {
+                    links.forget(identity);
+                }
             }
         }
     }
@@ -442,33 +336,5 @@ impl Seat {
             buffer.clear();
             spare.push(buffer);
         }
-    }
-}
-
-impl NodeLinks {
-    /// Closes the lanes as soon as they owe nothing.
-    fn retire(&self) {
-        self.retired.set(true);
-        for slot in self.lanes.borrow_mut().drain().flat_map(|(_, slots)| slots) {
-            if let Some(LaneAnswer::Open(lane)) = slot.get() {
-                lane.retire();
-            }
-        }
-    }
-}
-
-fn is_cut(slot: &LaneSlot) -> bool {
-    match slot.get() {
-        Some(LaneAnswer::Open(lane)) => !lane.is_open(),
-        // Asked again each time: the server's password may have been taken away.
-        Some(LaneAnswer::NoAuth(_)) => true,
-        None => false,
-    }
-}
-
-fn owed(answer: &LaneAnswer) -> usize {
-    match answer {
-        LaneAnswer::Open(lane) => lane.owed(),
-        LaneAnswer::NoAuth(_) => 0,
     }
 }

@@ -19,10 +19,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
+use super::links::LaneUse;
 use super::outbox::{Broken, Outbox, OutboxState};
 use super::registry::Entry;
 use super::scripts::brought_by;
-use super::seat::{LaneUse, Seat};
+use super::seat::Seat;
 use super::state::{Closed, ReplyMode};
 use crate::resp::command::{Local, Path, Verdict, classify};
 use crate::resp::scan::{Form, Request, RequestScanner, reframe};
@@ -61,6 +62,8 @@ pub struct Session {
     lane: Option<OwnLane>,
     /// The server's own line for a session that has not given a password yet.
     pub(super) noauth: Option<Bytes>,
+    /// A node has served this identity of the session.
+    pub(super) proven: bool,
     /// Has written before: its lane is one for writes.
     writes: bool,
     /// The client will send no more.
@@ -124,6 +127,7 @@ impl Session {
             reply_mode: ReplyMode::On,
             lane: None,
             noauth: None,
+            proven: false,
             writes: false,
             eof: false,
         }
@@ -374,6 +378,7 @@ impl Session {
         self.identity = identity;
         self.lane = None;
         self.noauth = None;
+        self.proven = false;
     }
 
     /// Brings the session's line of `CLIENT LIST` up to date.

@@ -47,6 +47,11 @@ impl Pool {
         self.idle.borrow_mut().get_mut(identity)?.pop()
     }
 
+    /// Closes the idle connections of an identity that nobody has any more.
+    pub fn forget(&self, identity: &Identity) {
+        self.idle.borrow_mut().remove(identity);
+    }
+
     /// Gives back a connection that its user has proven clean. It is closed instead when the
     /// pool is full.
     pub fn give_back(&self, connection: Connection) {

@@ -101,7 +101,7 @@ impl Relay<'_> {
         let Some(mut expect) = self.expects.pop_front() else {
             return;
         };
-        if matches!(expect.what, Awaited::Blocking) && bytes.starts_with(FORCED_UNBLOCK) {
+        if matches!(expect.what, Awaited::Blocking) && self.was_let_go(bytes) {
             self.unblocked_by_server(bytes, expect.mute);
             return;
         }
@@ -176,6 +176,12 @@ impl Relay<'_> {
         {
             receiver.moved_to(self.epoch);
         }
+    }
+
+    /// The server did not execute a blocking command because its role is changing.
+    fn was_let_go(&self, bytes: &[u8]) -> bool {
+        let changing = !self.session.seat.gate.is_open() || self.has_moved();
+        bytes.starts_with(FORCED_UNBLOCK) || (changing && bytes.starts_with(b"-READONLY"))
     }
 
     /// The server's role is changing under a blocked command: the client does not learn of it

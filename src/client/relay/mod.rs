@@ -27,9 +27,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::io::poll_read_buf;
 
+use super::links::NodeLinks;
 use super::local::OwnLink;
 use super::outbox::{Broken, OutboxState};
-use super::seat::NodeLinks;
 use super::session::{BACKLOG_PAUSE_BYTES, Session};
 use super::state::{Blocked, Closed, Transaction};
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};

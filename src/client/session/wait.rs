@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
 use super::{BACKLOG_PAUSE_BYTES, OwnLane, Run, Session, Step};
+use crate::client::links::{LaneAnswer, LaneUse};
 use crate::client::outbox::OutboxState;
-use crate::client::seat::{INPUT_BYTES, LaneAnswer, LaneUse};
+use crate::client::seat::INPUT_BYTES;
 use crate::client::state::Closed;
 use crate::resp::scan::Request;
 use crate::upstream::connection::DialError;
@@ -164,7 +165,10 @@ impl Session {
     }
 
     /// Waits until writes are admitted and there is a master, at most the hold budget.
-    pub(in crate::client) async fn wait_at_gate(&mut self, since: Option<Instant>) -> Result<Waited, Closed> {
+    pub(in crate::client) async fn wait_at_gate(
+        &mut self,
+        since: Option<Instant>,
+    ) -> Result<Waited, Closed> {
         let watch = self.seat.gate.watch();
         watch.write_waits();
         let deadline = since.unwrap_or_else(Instant::now) + self.seat.limits.hold_budget;
@@ -233,8 +237,12 @@ impl Session {
                 }
                 continue;
             };
-            match self.seat.lane(&links, &self.identity, lane_use).await {
+            let answer = self
+                .seat
+                .lane(&links, &self.identity, lane_use, self.proven);
+            match answer.await {
                 Ok(LaneAnswer::Open(lane)) => {
+                    self.proven = true;
                     self.lane = Some(OwnLane {
                         lane,
                         lane_use,
@@ -257,7 +265,11 @@ impl Session {
 
     /// After a failed dial: `None` when it is worth trying again, otherwise the text to refuse
     /// the command with.
-    pub(in crate::client) async fn dial_failed(&self, error: DialError, since: Instant) -> Option<String> {
+    pub(in crate::client) async fn dial_failed(
+        &self,
+        error: DialError,
+        since: Instant,
+    ) -> Option<String> {
         if let DialError::Refused { reply, .. } = &error {
             let line = String::from_utf8_lossy(reply);
             return Some(line.trim_end().trim_start_matches('-').to_owned());

@@ -1,0 +1,238 @@
+//! One worker's connections to one node: lanes by identity and use, and the pool.
+//!
+//! **Invariant:** a session without credentials is served only as long as the node serves such
+//! connections: a password that is set while the proxy runs counts for every new session, as it
+//! does for every new connection to the server. Lanes and pooled connections of before would not
+//! show it, so it is asked again on a fresh connection, at most once a second.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::outbox::Outbox;
+use crate::resp::scan::ReplyKind;
+use crate::upstream::connection::{Connection, DialError};
+use crate::upstream::identity::Identity;
+use crate::upstream::lane::{Cut, Lane};
+use crate::upstream::pinned::Pool;
+
+/// What a server that is full says to a new connection, before it closes it.
+const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached";
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// How long the answer to "does the node want a password?" counts.
+const PROOF_COUNTS: Duration = Duration::from_secs(1);
+
+/// Sessions that only read do not share lanes with sessions that also write: a pause that
+/// somebody else sets on the server stops a lane at its first write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LaneUse {
+    Reads,
+    Writes,
+}
+
+/// What a node gave when asked for a lane.
+#[derive(Debug, Clone)]
+pub enum LaneAnswer {
+    Open(Rc<Lane<Outbox>>),
+    /// The node wants a password first; this is its own error line for every command.
+    NoAuth(Bytes),
+}
+
+type LaneSlot = Rc<OnceCell<LaneAnswer>>;
+/// When it was asked, and the server's error line if it wants a password.
+type Proof = (Instant, Rc<OnceCell<Option<Bytes>>>);
+
+/// Connections of this worker to one node.
+#[derive(Debug)]
+pub struct NodeLinks {
+    pub node: Rc<str>,
+    pub pool: Pool,
+    connect_timeout: Duration,
+    /// The route has left the node: a lane that is opened even so is closed at once.
+    retired: Cell<bool>,
+    lanes: RefCell<HashMap<(Identity, LaneUse), Vec<LaneSlot>>>,
+    proof: RefCell<Option<Proof>>,
+}
+
+impl NodeLinks {
+    pub fn new(node: &Rc<str>, connect_timeout: Duration, pinned_idle_max: usize) -> Rc<Self> {
+        Rc::new(Self {
+            node: Rc::clone(node),
+            pool: Pool::new(pinned_idle_max),
+            connect_timeout,
+            retired: Cell::new(false),
+            lanes: RefCell::default(),
+            proof: RefCell::default(),
+        })
+    }
+
+    /// An open lane, one of at most `lanes_max`; dialled when all have sessions and there is room
+    /// for another.
+    pub async fn lane(
+        self: &Rc<Self>,
+        identity: &Identity,
+        lane_use: LaneUse,
+        lanes_max: usize,
+    ) -> Result<LaneAnswer, DialError> {
+        if let Some(ready) = self.ready_lane(identity, lane_use, lanes_max) {
+            return Ok(ready);
+        }
+        let slot = self.slot(identity, lane_use);
+        let answer = slot.get_or_try_init(|| self.dial_lane(identity)).await?;
+        Ok(answer.clone())
+    }
+
+    /// The open lane with the fewest sessions, unless another should be dialled.
+    fn ready_lane(
+        &self,
+        identity: &Identity,
+        lane_use: LaneUse,
+        lanes_max: usize,
+    ) -> Option<LaneAnswer> {
+        let mut lanes = self.lanes.borrow_mut();
+        let slots = lanes.get_mut(&(identity.clone(), lane_use))?;
+        slots.retain(|slot| !is_gone(slot));
+        let (sessions, answer) = slots
+            .iter()
+            .filter_map(|slot| slot.get())
+            .map(|answer| (sessions_on(answer), answer))
+            .min_by_key(|(sessions, _)| *sessions)?;
+        (sessions == 0 || slots.len() >= lanes_max).then(|| answer.clone())
+    }
+
+    /// A slot that is being dialled already, or a new one.
+    fn slot(&self, identity: &Identity, lane_use: LaneUse) -> LaneSlot {
+        let mut lanes = self.lanes.borrow_mut();
+        let slots = lanes.entry((identity.clone(), lane_use)).or_default();
+        slots.retain(|slot| !is_gone(slot));
+        if let Some(dialling) = slots.iter().find(|slot| slot.get().is_none()) {
+            return Rc::clone(dialling);
+        }
+        let slot = LaneSlot::default();
+        slots.push(Rc::clone(&slot));
+        slot
+    }
+
+    /// Opens a lane. One `PING` tells whether the node serves this identity at all: a shared
+    /// connection that is not authenticated must not carry requests, the server closes it on
+    /// the first long one.
+    async fn dial_lane(&self, identity: &Identity) -> Result<LaneAnswer, DialError> {
+        let (connection, noauth) = self.dial_and_ping(identity).await?;
+        if let Some(noauth) = noauth {
+            let known = OnceCell::new_with(Some(Some(noauth.clone())));
+            self.proof.replace(Some((Instant::now(), Rc::new(known))));
+            return Ok(LaneAnswer::NoAuth(noauth));
+        }
+        let (lane, task) = Lane::new(connection);
+        if self.retired.get() {
+            lane.retire();
+        }
+        let node = self.node.to_string();
+        // The task ends with its connection, at the latest with the worker's runtime.
+        tokio::task::spawn_local(async move {
+            match task.run().await {
+                Cut::Closed => tracing::debug!(node, "lane closed"),
+                Cut::OutOfStep => tracing::error!(node, "lane cut: a reply that nobody awaits"),
+            }
+        });
+        Ok(LaneAnswer::Open(lane))
+    }
+
+    async fn dial_and_ping(
+        &self,
+        identity: &Identity,
+    ) -> Result<(Connection, Option<Bytes>), DialError> {
+        let node = &*self.node;
+        let deadline = self.connect_timeout;
+        let mut connection = Connection::dial(node, identity, deadline).await?;
+        let silent = |_| DialError::Silent {
+            node: node.to_owned(),
+            after: deadline,
+        };
+        let (reply, kind) = connection.call(PING, deadline).await.map_err(silent)?;
+        if reply.starts_with(TOO_MANY_CLIENTS) {
+            let node = node.to_owned();
+            return Err(DialError::Refused { node, reply });
+        }
+        let noauth = kind == ReplyKind::Error && reply.starts_with(b"-NOAUTH");
+        Ok((connection, noauth.then_some(reply)))
+    }
+
+    /// The node's own error line when it does not serve connections without a password.
+    pub async fn wants_password(&self) -> Result<Option<Bytes>, DialError> {
+        let asked = {
+            let mut proof = self.proof.borrow_mut();
+            match &*proof {
+                Some((at, asked)) if at.elapsed() < PROOF_COUNTS => Rc::clone(asked),
+                _ => {
+                    let asked = Rc::default();
+                    *proof = Some((Instant::now(), Rc::clone(&asked)));
+                    asked
+                }
+            }
+        };
+        let answer = asked.get_or_try_init(async || {
+            let (connection, noauth) = self.dial_and_ping(&Identity::default()).await?;
+            if noauth.is_none() {
+                self.pool.give_back(connection);
+            }
+            Ok(noauth)
+        });
+        answer.await.cloned()
+    }
+
+    /// Whether there is a lane for this, or was asked for one.
+    pub fn has_lane(&self, identity: &Identity, lane_use: LaneUse) -> bool {
+        self.lanes
+            .borrow()
+            .contains_key(&(identity.clone(), lane_use))
+    }
+
+    /// No session has this identity any more.
+    pub fn forget(&self, identity: &Identity) {
+        for lane_use in [LaneUse::Reads, LaneUse::Writes] {
+            let slots = self
+                .lanes
+                .borrow_mut()
+                .remove(&(identity.clone(), lane_use));
+            close(slots.into_iter().flatten());
+        }
+        self.pool.forget(identity);
+    }
+
+    /// Closes the lanes as soon as they owe nothing.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        let lanes = std::mem::take(&mut *self.lanes.borrow_mut());
+        close(lanes.into_values().flatten());
+    }
+}
+
+fn close(slots: impl Iterator<Item = LaneSlot>) {
+    for slot in slots {
+        if let Some(LaneAnswer::Open(lane)) = slot.get() {
+            lane.retire();
+        }
+    }
+}
+
+fn is_gone(slot: &LaneSlot) -> bool {
+    match slot.get() {
+        Some(LaneAnswer::Open(lane)) => !lane.is_open(),
+        // Asked again each time: the server's password may have been taken away.
+        Some(LaneAnswer::NoAuth(_)) => true,
+        None => false,
+    }
+}
+
+/// A lane is held by its slot, its task, and each session that uses it.
+fn sessions_on(answer: &LaneAnswer) -> usize {
+    match answer {
+        LaneAnswer::Open(lane) => Rc::strong_count(lane).saturating_sub(2),
+        LaneAnswer::NoAuth(_) => 0,
+    }
+}
