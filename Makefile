@@ -24,8 +24,8 @@ bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options 
 bench-switchover: setup ## how long writes wait in a switchover; options in BENCH_ARGS="-n 4"
 	cargo bench --bench switchover -- $(BENCH_ARGS)
 
-bench-parts: setup ## scanner and command table, without a network
-	cargo bench --bench scan --bench command
+bench-parts: setup ## scanner, command table and gate, without a network
+	cargo bench --bench scan --bench command --bench gate
 
 lint:       ## what must be silent before a commit
 	cargo clippy --all-targets -- -D warnings

@@ -29,7 +29,7 @@ use crate::client::registry::Registry;
 use crate::client::seat::Limits;
 use crate::config::{Config, ProxyConfig};
 use crate::resp::scan::RequestLimits;
-use crate::shard::gate::{GateControl, gate};
+use crate::shard::gate_control::{GateControl, gate};
 use crate::shard::route::{RouteControl, route};
 use crate::switchover::control::{ShardSeat as ControlSeat, Shards};
 use crate::switchover::exec::Site;

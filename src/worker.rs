@@ -25,7 +25,8 @@ use crate::client::listener::{Door, Handover};
 use crate::client::registry::Registry;
 use crate::client::seat::{Limits, Seat};
 use crate::client::session::Session;
-use crate::shard::gate::{Gate, GateOrder, GateSeat};
+use crate::shard::gate::{Gate, GateOrder};
+use crate::shard::gate_control::GateSeat;
 use crate::shard::route::RouteReader;
 use crate::telemetry::WorkerMetrics;
 

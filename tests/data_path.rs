@@ -320,3 +320,132 @@ async fn the_client_library_most_people_use_works() {
     let text: String = script.key("k").invoke_async(&mut connection).await.unwrap();
     assert_eq!(text, "42");
 }
+
+/// Runs a command that needs a connection of the session's own, taken from the pool.
+async fn store_large(wire: &mut Wire) -> Value {
+    let value = "x".repeat(100_000);
+    wire.call(&["SET", "large", &value]).await.unwrap()
+}
+
+// The server stays in the transaction when DISCARD is refused; the connection went to the pool.
+#[tokio::test]
+async fn a_transaction_that_was_not_discarded_is_nobody_elses() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard
+        .proxy_with(proxy_settings("workers = 1\npinned_idle_max = 1"))
+        .await;
+    let (mut one, mut other) = (client(&proxy).await, client(&proxy).await);
+    one.run("MULTI").await.unwrap();
+    let refused = one.run("DISCARD x").await.unwrap().text();
+    assert!(refused.contains("wrong number"), "{refused}");
+    assert_eq!(one.run("GET k").await.unwrap().text(), "QUEUED");
+    assert!(store_large(&mut other).await.ok());
+    assert!(one.run("DISCARD").await.unwrap().ok());
+    assert!(store_large(&mut one).await.ok());
+}
+
+// A relay that stopped because its replies were untaken was not always told that they had been.
+#[tokio::test]
+async fn a_client_that_reads_late_gets_every_reply_on_a_connection_of_its_own() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let big = "x".repeat(30_000_000);
+    let mut other = client(&proxy).await;
+    assert!(other.call(&["SET", "big", &big]).await.unwrap().ok());
+    let mut late = client(&proxy).await;
+    assert!(late.run("WATCH k").await.unwrap().ok());
+    late.send(&["GET", "big"]).await.unwrap();
+    for part in 0..10 {
+        // Whatever the proxy does meanwhile, it serves others.
+        for _ in 0..50 {
+            other.run("INCR n").await.unwrap();
+        }
+        late.send(&["ECHO", &part.to_string()]).await.unwrap();
+    }
+    assert_eq!(late.reply().await.unwrap().text().len(), big.len());
+    for part in 0..10 {
+        assert_eq!(late.reply().await.unwrap(), Value::bulk(part.to_string()));
+    }
+}
+
+// Sessions that waited on the server were not told of the shutdown, which took its whole time.
+#[tokio::test]
+async fn clients_that_wait_on_the_server_do_not_delay_the_end_of_the_proxy() {
+    let shard = Shard::redis(0).await;
+    let mut proxy = shard
+        .proxy_with(proxy_settings("shutdown_timeout_ms = 60000"))
+        .await;
+    let (mut subscriber, mut blocked) = (client(&proxy).await, client(&proxy).await);
+    subscriber.run("SUBSCRIBE news").await.unwrap();
+    blocked.send(&["BLPOP", "nothing", "0"]).await.unwrap();
+    let mut direct = shard.wire(0).await;
+    wait_until("a client is blocked", async || {
+        let info = direct.run("INFO clients").await.unwrap().text();
+        field(&info, "blocked_clients") == Some("1")
+    })
+    .await;
+    proxy.signal("TERM").unwrap();
+    wait_until("the proxy has ended", async || proxy.ended()).await;
+}
+
+// Nobody looked after the client of a WAIT, which may last for ever.
+#[tokio::test]
+async fn a_client_that_leaves_while_it_waits_for_replicas_is_let_go() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut wire = client(&proxy).await;
+    wire.run("SET k v").await.unwrap();
+    wire.send(&["WAIT", "1", "0"]).await.unwrap();
+    let mut direct = shard.wire(0).await;
+    let mut blocked = async |expected: &str| {
+        let info = direct.run("INFO clients").await.unwrap().text();
+        field(&info, "blocked_clients") == Some(expected)
+    };
+    wait_until("the client waits", async || blocked("1").await).await;
+    drop(wire);
+    wait_until("the server lets go of it", async || blocked("0").await).await;
+}
+
+// A budget of 0 was the time given to the server's answer as well.
+#[tokio::test]
+async fn a_hold_budget_of_zero_does_not_cut_clients_that_change_who_they_are() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy_with(proxy_settings("hold_budget_ms = 0")).await;
+    let mut wire = client(&proxy).await;
+    assert!(wire.run("SELECT 1").await.unwrap().ok());
+    assert!(wire.run("SET k v").await.unwrap().ok());
+}
+
+// The refused channel was remembered, so arrays that looked like messages were taken for some.
+#[tokio::test]
+async fn a_refused_subscription_is_none() {
+    let shard = Shard::redis(0).await;
+    let mut admin = shard.wire(0).await;
+    let rule = "ACL SETUSER carol on >three ~* +@all resetchannels";
+    assert!(admin.run(rule).await.unwrap().ok());
+    let proxy = shard.proxy().await;
+    let mut wire = client(&proxy).await;
+    assert!(wire.run("AUTH carol three").await.unwrap().ok());
+    let refused = wire.run("SUBSCRIBE news").await.unwrap().text();
+    assert!(refused.starts_with("NOPERM"), "{refused}");
+    assert!(wire.run("SELECT 1").await.unwrap().ok());
+    wire.run("RPUSH l message a b").await.unwrap();
+    assert_eq!(wire.run("LRANGE l 0 -1").await.unwrap().items().len(), 3);
+    assert_eq!(wire.run("GET k").await.unwrap(), Value::Null);
+}
+
+// Each line moved all that was behind it: a megabyte of them stopped a worker for seconds.
+#[tokio::test]
+async fn a_megabyte_of_typed_commands_is_read_in_its_length() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy_with(proxy_settings("workers = 1")).await;
+    let mut wire = client(&proxy).await.with_deadline(Duration::from_secs(60));
+    let count = 100_000;
+    let mut sending = b"SET k v\r\n".repeat(count);
+    sending.extend_from_slice(b"PING\r\n");
+    wire.send_raw(&sending).await.unwrap();
+    for _ in 0..count {
+        assert!(wire.reply().await.unwrap().ok());
+    }
+    assert_eq!(wire.reply().await.unwrap().text(), "PONG");
+}

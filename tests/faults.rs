@@ -300,3 +300,71 @@ async fn a_proxy_killed_while_it_holds_leaves_a_master_and_every_acknowledged_wr
     let checked = clients.finish(&shard).await;
     assert_eq!(checked.proof.lost(), 0, "{:?}", checked.proof.examples);
 }
+
+// The rest of an upload that was held was read as requests, and a switchover cut its client.
+#[tokio::test]
+async fn a_large_value_that_arrives_while_writes_are_held_stays_a_value() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard
+        .proxy_with(switchover_settings("drain_timeout_ms = 3000"))
+        .await;
+    let value = "\r\nSET injected 1\r\n".repeat(20_000);
+    let mut request = Vec::new();
+    put_request(&mut request, &["SET", "large", &value]);
+    let (mut early, mut late) = (client(&proxy).await, client(&proxy).await);
+    let mut other = client(&proxy).await;
+
+    // The first upload has begun when the hold comes, the second begins behind it. The drain takes
+    // longer than it may, so the switchover is undone.
+    let (first, rest) = request.split_at(200_000);
+    early.send_raw(first).await.unwrap();
+    let clients = Clients::start(&shard, &proxy).await;
+    stick_writes(&shard, 6000).await;
+    let id = begin_switchover(&proxy, &shard.addr(1)).await;
+    in_phase(&proxy, &id, "hold").await;
+    late.send_raw(first).await.unwrap();
+    for _ in 0..20 {
+        other.run("PING").await.unwrap();
+    }
+    early.send_raw(rest).await.unwrap();
+    late.send_raw(rest).await.unwrap();
+    early.send_raw(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
+    let report = ended(&proxy, &id).await;
+    assert_ne!(report.outcome, "switched");
+    assert!(early.reply().await.unwrap().ok());
+    assert_eq!(early.reply().await.unwrap().text(), "PONG");
+    assert!(late.reply().await.unwrap().ok());
+    assert_eq!(late.run("GET injected").await.unwrap(), Value::Null);
+    assert_eq!(late.run("GET large").await.unwrap(), Value::bulk(&value));
+    clients.go_on().await;
+    clients.finish(&shard).await.assert_clean();
+}
+
+// Nothing of it had been sent, but its client was cut as if something had.
+#[tokio::test]
+async fn a_large_value_that_begins_behind_a_hold_goes_to_the_new_master() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard
+        .proxy_with(switchover_settings(
+            "drain_timeout_ms = 10000\npause_timeout_ms = 10000",
+        ))
+        .await;
+    let value = "x".repeat(300_000);
+    let mut request = Vec::new();
+    put_request(&mut request, &["SET", "large", &value]);
+    let (first, rest) = request.split_at(100_000);
+    let (mut wire, mut other) = (client(&proxy).await, client(&proxy).await);
+    let clients = Clients::start(&shard, &proxy).await;
+    let id = slow_switchover(&shard, &proxy, 1500).await;
+    wire.send_raw(first).await.unwrap();
+    for _ in 0..20 {
+        other.run("PING").await.unwrap();
+    }
+    let report = ended(&proxy, &id).await;
+    assert_eq!(report.outcome, "switched", "{report:?}");
+    wire.send_raw(rest).await.unwrap();
+    assert!(wire.reply().await.unwrap().ok());
+    assert_eq!(wire.run("GET large").await.unwrap(), Value::bulk(&value));
+    clients.go_on().await;
+    clients.finish(&shard).await.assert_clean();
+}

@@ -110,6 +110,8 @@ async fn sessions_keep_their_state_as_on_a_server() {
             "QUIT | PING",
             "CLIENT REPLY SKIP | PING unseen | PING seen",
             "CLIENT REPLY OFF | PING unseen | CLIENT REPLY ON",
+            "CLIENT REPLY OFF | SUBSCRIBE c | UNSUBSCRIBE c | CLIENT REPLY ON",
+            "CLIENT REPLY SKIP | RESET | PING",
             "CLIENT NO-EVICT on | CLIENT NO-EVICT off | CLIENT TRACKING off",
         ])
         .await;
@@ -133,6 +135,8 @@ async fn transactions_are_the_servers_own() {
             "MULTI | BLPOP nothing 0 | EXEC",
             "MULTI | EXEC",
             "MULTI | RESET | EXEC",
+            "MULTI | DISCARD x | SET k 1 | GET k | DISCARD | GET k",
+            "MULTI | SET k 1 | EXEC x | GET k | WATCH k | UNWATCH x",
         ])
         .await;
 }

@@ -35,7 +35,11 @@ impl Session {
                 return Err(Closed::Quit);
             }
             Local::Reset => {
+                let skipped = self.reply_mode == ReplyMode::SkipNext;
                 self.reset();
+                if skipped {
+                    return Ok(());
+                }
                 b"+RESET\r\n".to_vec()
             }
             Local::ClientReply => return self.client_reply(&words),
@@ -137,7 +141,7 @@ impl Session {
         len: usize,
     ) -> Result<bool, Closed> {
         let request = self.input.split_to(len).freeze();
-        let deadline = self.seat.limits.hold_budget;
+        let deadline = self.seat.limits.call_deadline();
         let (reply, kind) = connection.call(&request, deadline).await?;
         if kind == ReplyKind::Error {
             self.say(&reply);

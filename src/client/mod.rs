@@ -7,6 +7,7 @@
 //! * [`state`]: what a session is to the server and what it has open there.
 //! * [`local`]: commands that the proxy answers itself.
 //! * [`registry`]: the live sessions of the whole proxy, for `CLIENT LIST`.
+//! * [`scripts`]: scripts that clients have sent, for the next master.
 //! * [`relay`]: a session on a pinned connection.
 //!
 //! **Invariant:** nothing here knows of switchovers. A session sees a gate that holds writes and
@@ -17,6 +18,7 @@ pub mod local;
 pub mod outbox;
 pub mod registry;
 pub mod relay;
+pub mod scripts;
 pub mod seat;
 pub mod session;
 pub mod state;

@@ -17,7 +17,8 @@ use tokio::sync::OnceCell;
 
 use super::outbox::Outbox;
 use super::registry::Registry;
-use crate::resp::scan::{ReplyKind, RequestLimits};
+use super::scripts::Scripts;
+use crate::resp::scan::{ReplyKind, RequestLimits, write_request};
 use crate::shard::gate::Gate;
 use crate::shard::route::{RouteCache, RouteReader};
 use crate::upstream::connection::{Connection, DialError};
@@ -29,6 +30,9 @@ use crate::upstream::pinned::Pool;
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Room in an input buffer: one read takes at most this much.
 pub const INPUT_BYTES: usize = 16 * 1024;
+
+/// What a server says that hangs up on a connection instead of serving it.
+const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached";
 
 /// Limits of every session, from the configuration.
 #[derive(Debug, Clone)]
@@ -46,6 +50,14 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long a command waits for a master.
     pub hold_budget: Duration,
+}
+
+impl Limits {
+    /// How long the server may take to answer what the proxy asks for a session: a budget of 0 says
+    /// that nobody waits for a master, not that a master is asked nothing.
+    pub fn call_deadline(&self) -> Duration {
+        self.hold_budget.max(self.connect_timeout)
+    }
 }
 
 /// A counter of one worker: a plain add per event, collected once a second.
@@ -98,6 +110,8 @@ type LaneSlot = Rc<OnceCell<LaneAnswer>>;
 #[derive(Debug)]
 pub struct NodeLinks {
     pub node: Rc<str>,
+    /// The route has left the node: a lane that is opened even so is closed at once.
+    retired: Cell<bool>,
     lanes: RefCell<HashMap<(Identity, LaneUse), Vec<LaneSlot>>>,
     pub pool: Pool,
 }
@@ -109,6 +123,7 @@ pub struct Seat {
     pub limits: Limits,
     pub counts: Rc<Counts>,
     pub registry: Registry,
+    pub scripts: Scripts,
     route: RefCell<RouteCache>,
     nodes: RefCell<HashMap<Rc<str>, Rc<NodeLinks>>>,
     current: RefCell<Option<(u64, Rc<NodeLinks>)>>,
@@ -135,6 +150,7 @@ impl Seat {
             limits,
             counts: Rc::default(),
             registry,
+            scripts: Scripts::default(),
             route: RefCell::new(route.cache()),
             nodes: RefCell::default(),
             current: RefCell::default(),
@@ -191,6 +207,7 @@ impl Seat {
         let links = nodes.entry(Rc::clone(node)).or_insert_with(|| {
             Rc::new(NodeLinks {
                 node: Rc::clone(node),
+                retired: Cell::new(false),
                 lanes: RefCell::default(),
                 pool: Pool::new(self.limits.pinned_idle_max),
             })
@@ -229,7 +246,7 @@ impl Seat {
         }
         let slot = self.slot(links, identity, lane_use);
         let answer = slot
-            .get_or_try_init(|| self.dial_lane(&links.node, identity))
+            .get_or_try_init(|| self.dial_lane(links, identity))
             .await?;
         Ok(answer.clone())
     }
@@ -250,7 +267,12 @@ impl Seat {
     /// Opens a lane. One `PING` tells whether the node serves this identity at all: a shared
     /// connection that is not authenticated must not carry requests, the server closes it on
     /// the first long one.
-    async fn dial_lane(&self, node: &str, identity: &Identity) -> Result<LaneAnswer, DialError> {
+    async fn dial_lane(
+        &self,
+        links: &NodeLinks,
+        identity: &Identity,
+    ) -> Result<LaneAnswer, DialError> {
+        let node = &*links.node;
         let deadline = self.limits.connect_timeout;
         let mut connection = Connection::dial(node, identity, deadline).await?;
         let silent = |_| DialError::Silent {
@@ -264,7 +286,14 @@ impl Seat {
         if kind == ReplyKind::Error && reply.starts_with(b"-NOAUTH") {
             return Ok(LaneAnswer::NoAuth(reply));
         }
+        if reply.starts_with(TOO_MANY_CLIENTS) {
+            let node = node.to_owned();
+            return Err(DialError::Refused { node, reply });
+        }
         let (lane, task) = Lane::new(connection);
+        if links.retired.get() {
+            lane.retire();
+        }
         let node = node.to_owned();
         // The task ends with its connection, at the latest with the worker's runtime.
         tokio::task::spawn_local(async move {
@@ -291,6 +320,7 @@ impl Seat {
             let lanes = links.lanes.borrow();
             wanted.retain(|key| key.1 == LaneUse::Writes || lanes.contains_key(key));
         }
+        self.load_scripts(&target).await;
         for (identity, lane_use) in wanted {
             let answer = self.lane(&target, &identity, lane_use).await;
             let unauthenticated = identity.credentials.is_none();
@@ -306,6 +336,38 @@ impl Seat {
             }
         }
         Ok(())
+    }
+
+    /// Makes the scripts that clients have sent known to a target. Its refusal is no obstacle: its
+    /// clients then meet `NOSCRIPT`, as after any failover.
+    async fn load_scripts(&self, target: &NodeLinks) {
+        let scripts = self.scripts.all();
+        let identities: Vec<Identity> = self.identities.borrow().keys().cloned().collect();
+        let deadline = self.limits.connect_timeout;
+        let users = if scripts.is_empty() {
+            &[][..]
+        } else {
+            &identities[..]
+        };
+        for identity in users {
+            let Ok(mut connection) = target.pool.take(&target.node, identity, deadline).await
+            else {
+                continue;
+            };
+            let mut refused = false;
+            for script in &scripts {
+                let mut request = BytesMut::new();
+                write_request(&mut request, &[&b"SCRIPT"[..], b"LOAD", script]);
+                match connection.call(&request, deadline).await {
+                    Ok((_, kind)) => refused |= kind == ReplyKind::Error,
+                    Err(_) => return,
+                }
+            }
+            target.pool.give_back(connection);
+            if !refused {
+                return;
+            }
+        }
     }
 
     /// Whether the present master wants a password from this identity as well.
@@ -386,6 +448,7 @@ impl Seat {
 impl NodeLinks {
     /// Closes the lanes as soon as they owe nothing.
     fn retire(&self) {
+        self.retired.set(true);
         for slot in self.lanes.borrow_mut().drain().flat_map(|(_, slots)| slots) {
             if let Some(LaneAnswer::Open(lane)) = slot.get() {
                 lane.retire();

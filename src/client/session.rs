@@ -10,33 +10,31 @@
 //! lane. A request is queued only on a lane of the current epoch. A session whose write is held
 //! sends nothing behind it.
 
+mod wait;
+
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::io::poll_read_buf;
 
 use super::outbox::{Broken, Outbox, OutboxState};
 use super::registry::Entry;
-use super::seat::{INPUT_BYTES, LaneAnswer, LaneUse, Seat};
+use super::scripts::brought_by;
+use super::seat::{LaneUse, Seat};
 use super::state::{Closed, ReplyMode};
 use crate::resp::command::{Local, Path, Verdict, classify};
-use crate::resp::scan::{Form, Request, RequestScanner, split_inline, write_request};
-use crate::upstream::connection::DialError;
+use crate::resp::scan::{Form, Request, RequestScanner, reframe};
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
+
+pub(super) use wait::Waited;
 
 /// Larger requests get a connection of their own: they would delay their neighbours.
 pub const LANE_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// While a client leaves this much untaken, its next requests wait.
 pub const BACKLOG_PAUSE_BYTES: usize = 1 << 20;
-/// Between two attempts to reach a master that refuses connections.
-const REDIAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// The lane a session uses and the epoch it belongs to.
 #[derive(Debug, Clone)]
@@ -176,11 +174,10 @@ impl Session {
                     self.input.advance(len);
                 }
                 Ok(Request::Complete {
-                    len,
-                    form: Form::Inline,
+                    form: Form::Inline, ..
                 }) => {
                     self.send_run(&mut run);
-                    if let Err(step) = self.reframe_inline(len) {
+                    if let Err(step) = self.reframe_inline() {
                         break step;
                     }
                 }
@@ -206,7 +203,10 @@ impl Session {
         };
         self.send_run(&mut run);
         match step {
-            Step::Relay | Step::Answer(..) if self.outbox.owed() > 0 => Step::Settle,
+            // A new lane too: the route may have been swapped in the middle of a run.
+            Step::Relay | Step::Answer(..) | Step::FindLane(_) if self.outbox.owed() > 0 => {
+                Step::Settle
+            }
             step => step,
         }
     }
@@ -273,7 +273,11 @@ impl Session {
     pub(super) fn verdict(&self, rest: &[u8]) -> Verdict {
         let name = self.scanner.arg(rest, 0).unwrap_or_default();
         let argc = self.scanner.argc().unwrap_or(0) as usize;
-        classify(name, |index| self.scanner.arg(rest, index), argc)
+        let arg = |index| self.scanner.arg(rest, index);
+        if let Some(script) = brought_by(name, arg) {
+            self.seat.scripts.note(script);
+        }
+        classify(name, arg, argc)
     }
 
     fn refused_unauthenticated(&self, verdict: &Verdict) -> Option<Bytes> {
@@ -338,26 +342,16 @@ impl Session {
         self.input.advance(end);
     }
 
-    /// Turns the inline request in front into the form that lanes carry.
-    pub(super) fn reframe_inline(&mut self, len: usize) -> Result<(), Step> {
-        let line = self.input.split_to(len);
-        match split_inline(&line) {
-            Ok(args) if args.is_empty() => Ok(()),
-            Ok(args) => {
-                let mut framed = BytesMut::with_capacity(len + self.input.len() + 64);
-                write_request(&mut framed, &args);
-                framed.extend_from_slice(&self.input);
+    /// Turns the inline request in front, and those behind it, into the form that lanes carry.
+    pub(super) fn reframe_inline(&mut self) -> Result<(), Step> {
+        match reframe(&self.input, &self.seat.limits.request) {
+            Ok(framed) => {
                 self.input = framed;
                 Ok(())
             }
+            // It is answered once the replies before it are out.
+            Err(_) if self.outbox.owed() > 0 => Err(Step::Settle),
             Err(error) => {
-                // Put the line back: it is answered once the replies before it are out.
-                if self.outbox.owed() > 0 {
-                    let mut whole = line;
-                    whole.unsplit(std::mem::take(&mut self.input));
-                    self.input = whole;
-                    return Err(Step::Settle);
-                }
                 self.outbox.push(&error.reply());
                 Err(Step::Close(Closed::ProtocolError))
             }
@@ -371,236 +365,6 @@ impl Session {
             ReplyMode::SkipNext => self.reply_mode = ReplyMode::On,
             ReplyMode::Off => {}
         }
-    }
-
-    async fn read_more(&mut self) -> Result<(), Closed> {
-        if self.outbox.backlog() > 0 {
-            self.outbox.flush_now();
-        }
-        if self.eof {
-            return Err(Closed::ClientGone);
-        }
-        if self.seat.is_stopping() {
-            self.settle().await?;
-            return Err(Closed::Shutdown);
-        }
-        poll_fn(|context| {
-            self.outbox.remember(context.waker());
-            if self.outbox.state() != OutboxState::Open || self.seat.is_stopping() {
-                return Poll::Ready(());
-            }
-            if self.outbox.backlog() > 0 {
-                let _ = self.outbox.poll_flushed(context);
-            }
-            self.poll_read(context)
-        })
-        .await;
-        if self.eof {
-            // Replies to what was asked before the client's half of the connection ended are
-            // still delivered.
-            self.settle().await?;
-            return Err(Closed::ClientGone);
-        }
-        Ok(())
-    }
-
-    /// Reads once. An idle session keeps no buffer.
-    pub(super) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.input.capacity() == 0 {
-            self.input = self.seat.take_buffer();
-        } else {
-            self.input.reserve(INPUT_BYTES);
-        }
-        let result = poll_read_buf(Pin::new(&mut self.read), context, &mut self.input);
-        if self.input.is_empty() {
-            self.seat.give_back_buffer(std::mem::take(&mut self.input));
-        }
-        match result {
-            Poll::Ready(Ok(0) | Err(_)) => {
-                self.eof = true;
-                Poll::Ready(())
-            }
-            Poll::Ready(Ok(read)) => {
-                self.seat.counts.bytes_in.add(read as u64);
-                Poll::Ready(())
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// Waits until no lane owes a reply.
-    pub(super) async fn settle(&mut self) -> Result<(), Closed> {
-        self.wait_for_replies(0).await
-    }
-
-    async fn make_room(&mut self) -> Result<(), Closed> {
-        if let Some(own) = self.lane.clone()
-            && own.lane.is_full()
-        {
-            poll_fn(|context| {
-                if own.lane.is_open() && own.lane.is_full() {
-                    own.lane.wait_for_room(context.waker());
-                    return Poll::Pending;
-                }
-                Poll::Ready(())
-            })
-            .await;
-        }
-        self.wait_for_replies(self.seat.limits.pipeline_max / 2)
-            .await
-    }
-
-    /// Waits until at most `owed` replies are owed and the client has taken most of what it
-    /// was sent.
-    async fn wait_for_replies(&mut self, owed: usize) -> Result<(), Closed> {
-        self.outbox.flush_now();
-        poll_fn(|context| {
-            self.outbox.remember(context.waker());
-            if self.outbox.state() != OutboxState::Open {
-                return Poll::Ready(());
-            }
-            if self.outbox.backlog() > 0 {
-                let _ = self.outbox.poll_flushed(context);
-            }
-            let settled = self.outbox.owed() <= owed;
-            if settled && self.outbox.backlog() <= BACKLOG_PAUSE_BYTES {
-                return Poll::Ready(());
-            }
-            if !settled {
-                self.outbox.wake_at(owed);
-            }
-            Poll::Pending
-        })
-        .await;
-        match self.may_go_on(&Run::default()) {
-            Err(Step::Close(why)) => Err(why),
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits until the gate opens, or there is a master. What the client sends meanwhile is
-    /// read up to a limit, so that its hanging up is seen: a held write of a client that is
-    /// gone is dropped.
-    async fn hold(&mut self) -> Result<(), Closed> {
-        match self.wait_at_gate(None).await? {
-            Waited::Open => Ok(()),
-            Waited::BudgetSpent => {
-                let text = self.budget_spent_text();
-                self.refuse_front(&text).await
-            }
-        }
-    }
-
-    pub(super) fn budget_spent_text(&self) -> String {
-        format!(
-            "TRYAGAIN pointsman: no master took this command within {} ms; it was not executed",
-            self.seat.limits.hold_budget.as_millis()
-        )
-    }
-
-    /// Waits until writes are admitted and there is a master, at most the hold budget.
-    pub(super) async fn wait_at_gate(&mut self, since: Option<Instant>) -> Result<Waited, Closed> {
-        let watch = self.seat.gate.watch();
-        watch.write_waits();
-        let deadline = since.unwrap_or_else(Instant::now) + self.seat.limits.hold_budget;
-        let budget = sleep_until(deadline);
-        tokio::pin!(budget);
-        self.outbox.flush_now();
-        let waited = poll_fn(|context| {
-            self.outbox.remember(context.waker());
-            watch.register(context.waker());
-            if self.seat.gate.is_open() && self.seat.has_master() {
-                return Poll::Ready(Ok(Waited::Open));
-            }
-            if self.outbox.state() != OutboxState::Open {
-                return Poll::Ready(Ok(Waited::Open));
-            }
-            if self.outbox.backlog() > 0 {
-                let _ = self.outbox.poll_flushed(context);
-            }
-            while self.input.len() < self.seat.limits.session_buffer_bytes_max {
-                if self.poll_read(context).is_pending() {
-                    break;
-                }
-                if self.eof {
-                    return Poll::Ready(Err(Closed::GoneWhileHeld));
-                }
-            }
-            budget
-                .as_mut()
-                .poll(context)
-                .map(|()| Ok(Waited::BudgetSpent))
-        })
-        .await;
-        match (waited, self.may_go_on(&Run::default())) {
-            (_, Err(Step::Close(why))) => Err(why),
-            (waited, _) => waited,
-        }
-    }
-
-    /// Answers the request in front, which was not sent, with an error.
-    pub(super) async fn refuse_front(&mut self, text: &str) -> Result<(), Closed> {
-        self.settle().await?;
-        match self.scanner.scan(&self.input, &self.seat.limits.request) {
-            Ok(Request::Complete { len, .. } | Request::Blank { len }) => {
-                self.input.advance(len);
-                self.say(format!("-{text}\r\n").as_bytes());
-                Ok(())
-            }
-            // A large request of which only the beginning is here cannot be skipped.
-            Ok(Request::Incomplete) | Err(_) => {
-                self.outbox.push(format!("-{text}\r\n").as_bytes());
-                Err(Closed::NotCarried)
-            }
-        }
-    }
-
-    async fn find_lane(&mut self, lane_use: LaneUse) -> Result<(), Closed> {
-        let since = Instant::now();
-        loop {
-            let Some((epoch, links)) = self.seat.master() else {
-                if self.wait_at_gate(Some(since)).await? == Waited::BudgetSpent {
-                    let text = self.budget_spent_text();
-                    return self.refuse_front(&text).await;
-                }
-                continue;
-            };
-            match self.seat.lane(&links, &self.identity, lane_use).await {
-                Ok(LaneAnswer::Open(lane)) => {
-                    self.lane = Some(OwnLane {
-                        lane,
-                        lane_use,
-                        epoch,
-                    });
-                    return Ok(());
-                }
-                Ok(LaneAnswer::NoAuth(line)) => {
-                    self.noauth = Some(line);
-                    return Ok(());
-                }
-                Err(error) => {
-                    if let Some(text) = self.dial_failed(error, since).await {
-                        return self.refuse_front(&text).await;
-                    }
-                }
-            }
-        }
-    }
-
-    /// After a failed dial: `None` when it is worth trying again, otherwise the text to refuse
-    /// the command with.
-    pub(super) async fn dial_failed(&self, error: DialError, since: Instant) -> Option<String> {
-        if let DialError::Refused { reply, .. } = &error {
-            let line = String::from_utf8_lossy(reply);
-            return Some(line.trim_end().trim_start_matches('-').to_owned());
-        }
-        if since.elapsed() >= self.seat.limits.hold_budget {
-            return Some(format!(
-                "TRYAGAIN pointsman: {error}; the command was not executed"
-            ));
-        }
-        sleep(REDIAL_PAUSE).await;
-        None
     }
 
     /// Changes who the session is to the server; its next request finds a lane for that.
@@ -665,13 +429,6 @@ impl Drop for Session {
         self.seat.leave_identity(&self.identity);
         self.seat.leave(self.seat_key);
     }
-}
-
-/// How a wait at the gate ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waited {
-    Open,
-    BudgetSpent,
 }
 
 /// Requests at the front of the input that go to the same lane in one piece.

@@ -120,6 +120,8 @@ impl Transaction {
 pub struct Blocked {
     pub request: Bytes,
     pub since: Instant,
+    /// The client asked not to see its reply.
+    pub mute: bool,
 }
 
 impl Blocked {
@@ -179,6 +181,7 @@ mod tests {
         Blocked {
             request: request.freeze(),
             since,
+            mute: false,
         }
     }
 

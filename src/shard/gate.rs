@@ -1,7 +1,7 @@
 //! Admits writes, or holds them.
 //!
-//! Every worker owns a [`Gate`]; the control path owns the one [`GateControl`] and reaches the
-//! gates by message. A worker that has handled [`GateOrder::Hold`] admits no further write, and
+//! Every worker owns a [`Gate`]; the control path owns the one
+//! [`GateControl`](super::gate_control::GateControl) and reaches the gates by message. A worker that has handled [`GateOrder::Hold`] admits no further write, and
 //! answers when none of the writes it admitted is without its reply. A worker is one thread, so
 //! there is no race to reason about: a flag and a counter shared by threads would be a Dekker
 //! pattern and cost an atomic read-modify-write per request.
@@ -22,14 +22,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
-use tokio::sync::{mpsc, oneshot};
-
-/// Orders that may wait for a busy worker; one operation at a time sends a handful.
-const ORDERS_MAX: usize = 64;
-
-/// How long a release waits for sessions that receive messages. They are one round trip away from
-/// the new master, to which their connections are dialled now.
-const MOVE_DEADLINE: Duration = Duration::from_millis(100);
+use tokio::sync::oneshot;
 
 /// What a gate does with writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +71,8 @@ pub struct Gate {
     state: Cell<GateState>,
     in_flight: Cell<usize>,
     held: Cell<u64>,
+    /// Counts holds and shuts, so that a session is counted once in each.
+    hold_number: Cell<u64>,
     first_held: Cell<Option<Instant>>,
     drained: RefCell<Option<oneshot::Sender<()>>>,
     watchers: RefCell<Slab<Option<Waker>>>,
@@ -89,12 +84,13 @@ pub struct Gate {
 
 impl Gate {
     /// A gate for a shard whose master is not known yet. `receivers` counts the sessions that
-    /// receive messages, over all workers: see [`GateSeat`].
+    /// receive messages, over all workers: see [`GateSeat`](super::gate_control::GateSeat).
     pub fn shut(receivers: Arc<AtomicUsize>) -> Rc<Self> {
         Rc::new(Self {
             state: Cell::new(GateState::Shut),
             in_flight: Cell::new(0),
             held: Cell::new(0),
+            hold_number: Cell::new(0),
             first_held: Cell::new(None),
             drained: RefCell::new(None),
             watchers: RefCell::new(Slab::new()),
@@ -155,7 +151,7 @@ impl Gate {
         GateWatch {
             gate: Rc::clone(self),
             key,
-            holding: Cell::new(false),
+            waits_in: Cell::new(None),
         }
     }
 
@@ -189,6 +185,7 @@ impl Gate {
     /// Handles `Hold`.
     pub fn hold(&self, drained: oneshot::Sender<()>) {
         self.state.set(GateState::Holding);
+        self.hold_number.set(self.hold_number.get() + 1);
         self.held.set(0);
         self.first_held.set(None);
         self.drained.replace(Some(drained));
@@ -210,6 +207,7 @@ impl Gate {
         };
         self.drained.replace(None);
         self.moved.replace(None);
+        self.hold_number.set(self.hold_number.get() + 1);
         self.state.set(to);
         self.wake_watchers();
         stats
@@ -236,7 +234,8 @@ impl Gate {
 pub struct GateWatch {
     gate: Rc<Gate>,
     key: usize,
-    holding: Cell<bool>,
+    /// The hold in which this session's write was counted.
+    waits_in: Cell<Option<u64>>,
 }
 
 impl GateWatch {
@@ -252,7 +251,8 @@ impl GateWatch {
 
     /// This session's write is waiting at the gate from now on.
     pub fn write_waits(&self) {
-        if !self.holding.replace(true) {
+        let now = Some(self.gate.hold_number.get());
+        if self.waits_in.replace(now) != now {
             self.gate.held.set(self.gate.held.get() + 1);
             if self.gate.first_held.get().is_none() {
                 self.gate.first_held.set(Some(Instant::now()));
@@ -264,7 +264,8 @@ impl GateWatch {
 impl Drop for GateWatch {
     fn drop(&mut self) {
         self.gate.watchers.borrow_mut().try_remove(self.key);
-        if self.holding.get() && self.gate.state.get() != GateState::Open {
+        let counted = self.waits_in.get() == Some(self.gate.hold_number.get());
+        if counted && self.gate.state.get() != GateState::Open {
             self.gate.held.set(self.gate.held.get().saturating_sub(1));
         }
     }
@@ -295,142 +296,6 @@ impl Drop for Receiver {
             .fetch_sub(1, Ordering::Relaxed);
         self.gate.tell_moved();
     }
-}
-
-/// The control path's half: every worker's gate at once.
-#[derive(Debug)]
-pub struct GateControl {
-    workers: Vec<mpsc::Sender<GateOrder>>,
-    receivers: Arc<AtomicUsize>,
-}
-
-/// A worker's seat at the gate: where its orders arrive.
-#[derive(Debug)]
-pub struct GateSeat {
-    pub orders: mpsc::Receiver<GateOrder>,
-    /// Sessions that receive messages, over all workers. Without any a release does not ask the
-    /// workers to move them first, which saves a wake-up per worker in the hold.
-    pub receivers: Arc<AtomicUsize>,
-}
-
-/// The gate of one shard over `workers` workers.
-pub fn gate(workers: usize) -> (GateControl, Vec<GateSeat>) {
-    let receivers = Arc::new(AtomicUsize::new(0));
-    let (workers, seats) = (0..workers)
-        .map(|_| {
-            let (sender, orders) = mpsc::channel(ORDERS_MAX);
-            (
-                sender,
-                GateSeat {
-                    orders,
-                    receivers: Arc::clone(&receivers),
-                },
-            )
-        })
-        .unzip();
-    (GateControl { workers, receivers }, seats)
-}
-
-impl GateControl {
-    /// Holds writes in every worker. Returns when every write admitted before has ended; with
-    /// `Err`, when that took longer than `deadline` (the hold goes on: release it).
-    pub async fn hold(&self, deadline: Duration) -> Result<(), DrainFailed> {
-        let mut answers = Vec::with_capacity(self.workers.len());
-        for worker in &self.workers {
-            let (drained, answer) = oneshot::channel();
-            worker
-                .send(GateOrder::Hold { drained })
-                .await
-                .map_err(|_| DrainFailed::WorkerGone)?;
-            answers.push(answer);
-        }
-        let all = async {
-            for answer in answers {
-                answer.await.map_err(|_| DrainFailed::WorkerGone)?;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(deadline, all)
-            .await
-            .unwrap_or(Err(DrainFailed::Deadline(deadline)))
-    }
-
-    /// Ends the hold in every worker: `Open` lets the held writes go on, `Shut` leaves them
-    /// waiting for a master. The route has been published before.
-    ///
-    /// Before writes go on, every session that receives messages gets them from the new master, so
-    /// that none that is published by them is lost; that is waited for at most [`MOVE_DEADLINE`].
-    pub async fn release(&self, to: GateState) -> HoldStats {
-        if to == GateState::Open && self.receivers.load(Ordering::Relaxed) > 0 {
-            let moved = self.ask_all(|moved| GateOrder::Move { moved });
-            if tokio::time::timeout(MOVE_DEADLINE, moved).await.is_err() {
-                tracing::warn!("subscriptions are moved late: messages may be missed");
-            }
-        }
-        let mut total = HoldStats::default();
-        for stats in self.ask_all(|done| GateOrder::Release { to, done }).await {
-            total.writes_held += stats.writes_held;
-            total.longest_hold = total.longest_hold.max(stats.longest_hold);
-        }
-        total
-    }
-
-    /// Gives every worker an order and collects the answers. A worker that has stopped gives none.
-    async fn ask_all<T>(&self, order: impl Fn(oneshot::Sender<T>) -> GateOrder) -> Vec<T> {
-        let mut waiting = Vec::with_capacity(self.workers.len());
-        for worker in &self.workers {
-            let (sender, answer) = oneshot::channel();
-            if worker.send(order(sender)).await.is_ok() {
-                waiting.push(answer);
-            }
-        }
-        let mut answers = Vec::with_capacity(waiting.len());
-        for answer in waiting {
-            answers.extend(answer.await.ok());
-        }
-        answers
-    }
-
-    /// Opens lanes to `node` in every worker. The error is what the node answered to the first
-    /// session that it would not serve.
-    pub async fn prepare(&self, node: &str, deadline: Duration) -> Result<(), String> {
-        let mut answers = Vec::with_capacity(self.workers.len());
-        for worker in &self.workers {
-            let (done, answer) = oneshot::channel();
-            let order = GateOrder::Prepare {
-                node: node.to_owned(),
-                done,
-            };
-            worker
-                .send(order)
-                .await
-                .map_err(|_| "a worker has stopped".to_owned())?;
-            answers.push(answer);
-        }
-        let all = async {
-            for answer in answers {
-                answer
-                    .await
-                    .unwrap_or_else(|_| Err("a worker has stopped".to_owned()))?;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(deadline, all)
-            .await
-            .unwrap_or_else(|_| Err(format!("lanes to {node} were not open after {deadline:?}")))
-    }
-}
-
-/// Why a hold did not drain. Either way writes are being held: release them.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DrainFailed {
-    /// A write forwarded before the hold had no reply yet: a slow script, a huge command, a
-    /// stuck server.
-    #[error("writes in flight had no reply after {0:?}; raise drain_timeout_ms or try again")]
-    Deadline(Duration),
-    /// The proxy is stopping.
-    #[error("a worker has stopped")]
-    WorkerGone,
 }
 
 #[cfg(test)]
@@ -481,6 +346,19 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_waits_in_two_holds_is_counted_once_in_each() {
+        let gate = open_gate();
+        let session = gate.watch();
+        for _ in 0..2 {
+            let (drained, _answer) = oneshot::channel();
+            gate.hold(drained);
+            session.write_waits();
+            session.write_waits();
+            assert_eq!(gate.release(GateState::Open).writes_held, 1);
+        }
+    }
+
+    #[test]
     fn receivers_have_moved_when_none_is_behind() {
         let gate = open_gate();
         let (stays, leaves) = (gate.receive(1), gate.receive(1));
@@ -491,12 +369,5 @@ mod tests {
         assert!(answer.try_recv().is_err());
         drop(leaves);
         assert_eq!(answer.try_recv(), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_does_not_drain_fails_the_hold_at_its_deadline() {
-        let (control, _seats) = gate(1);
-        let failed = control.hold(Duration::from_millis(1)).await;
-        assert_eq!(failed, Err(DrainFailed::Deadline(Duration::from_millis(1))));
     }
 }

@@ -52,7 +52,7 @@ impl Pool {
     pub fn give_back(&self, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
         let kept: usize = idle.values().map(Vec::len).sum();
-        if kept < self.idle_max && connection.input.is_empty() {
+        if kept < self.idle_max && connection.input.is_empty() && !connection.scanner.mid_reply() {
             idle.entry(connection.identity.clone())
                 .or_default()
                 .push(connection);

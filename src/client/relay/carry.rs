@@ -54,7 +54,7 @@ impl Relay<'_> {
             }
         }
         for (request, confirmations) in requests {
-            self.expect_own(&request, Awaited::Confirm(confirmations), true);
+            self.expect_own(&request, Awaited::Resubscribe(confirmations), true);
         }
     }
 
@@ -77,7 +77,7 @@ impl Relay<'_> {
 
     /// Says whether the server queued everything again as it did before.
     async fn queue_again(&mut self, open: &Transaction) -> Result<bool, Closed> {
-        let deadline = self.session.seat.limits.hold_budget;
+        let deadline = self.session.seat.limits.call_deadline();
         let (_, kind) = self.link.call(MULTI, deadline).await?;
         let Some(queue) = open.queue() else {
             return Ok(false);
@@ -102,25 +102,29 @@ impl Relay<'_> {
         if self.session.wait_at_gate(Some(since)).await? == Waited::BudgetSpent {
             return self.give_up_blocked();
         }
+        let mute = self.blocked.as_ref().is_some_and(|blocked| blocked.mute);
         let Some(again) = self.blocked.as_ref().and_then(|blocked| blocked.again()) else {
             return self.give_up_blocked();
         };
         self.move_to_master().await?;
+        self.watch_lost |= std::mem::take(&mut self.watching);
         self.out.clear();
         self.out.extend_from_slice(&again);
         self.expects.push_back(Expect {
             what: Awaited::Blocking,
             write: false,
-            mute: false,
+            mute,
         });
         Ok(())
     }
 
     fn give_up_blocked(&mut self) -> Result<(), Closed> {
-        self.blocked = None;
-        self.session
-            .outbox
-            .push(b"-UNBLOCKED pointsman: there was no master to wait on; nothing was taken\r\n");
+        let muted = self.blocked.take().is_some_and(|blocked| blocked.mute);
+        if !muted {
+            self.session.outbox.push(
+                b"-UNBLOCKED pointsman: there was no master to wait on; nothing was taken\r\n",
+            );
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes};
 
 use super::super::state::Closed;
 use super::{Awaited, Expect, Keeps, Relay};
+use crate::resp::command::SubKind;
 use crate::resp::scan::{Reply, ReplyKind};
 use crate::upstream::lane::ReplySink;
 
@@ -28,7 +29,7 @@ impl Relay<'_> {
     pub(super) fn deal(&mut self) -> Result<(), Closed> {
         while !self.link.input.is_empty() {
             if !self.link.scanner.mid_reply() {
-                match peek(&self.link.input, self.keeps) {
+                match peek(&self.link.input, self.keeps, !self.subscriptions.is_empty()) {
                     Some(frame) => self.begin(frame)?,
                     None => break,
                 }
@@ -62,7 +63,7 @@ impl Relay<'_> {
                 matches!(
                     self.expects.front(),
                     Some(Expect {
-                        what: Awaited::Confirm(_),
+                        what: Awaited::Confirm(..) | Awaited::Resubscribe(_),
                         ..
                     })
                 )
@@ -81,6 +82,11 @@ impl Relay<'_> {
             return true;
         }
         match self.expects.front() {
+            // Redis does not count confirmations as replies: CLIENT REPLY lets them pass.
+            Some(Expect {
+                what: Awaited::Confirm(..),
+                ..
+            }) => true,
             Some(Expect { mute: true, .. }) | None => false,
             Some(Expect { what, .. }) => !matches!(what, Awaited::Swallow | Awaited::Substitute(_)),
         }
@@ -96,13 +102,13 @@ impl Relay<'_> {
             return;
         };
         if matches!(expect.what, Awaited::Blocking) && bytes.starts_with(FORCED_UNBLOCK) {
-            self.unblocked_by_server(bytes);
+            self.unblocked_by_server(bytes, expect.mute);
             return;
         }
-        if for_client {
+        if for_client && !(expect.mute && kind == ReplyKind::Error) {
             self.session.outbox.deliver(bytes);
         }
-        if let Awaited::Confirm(left) = &mut expect.what
+        if let Awaited::Confirm(_, left) | Awaited::Resubscribe(left) = &mut expect.what
             && *left > 1
             && kind != ReplyKind::Error
         {
@@ -125,16 +131,37 @@ impl Relay<'_> {
                 }
             }
             Awaited::Blocking => self.blocked = None,
-            Awaited::Confirm(_) => self.subscriptions_settled(),
+            Awaited::Cleaning if kind == ReplyKind::Error && !bytes.starts_with(b"-EXECABORT") => {
+                self.keeps_unknown();
+            }
             Awaited::Plain if self.keeps == Keeps::Monitor => self.receiver_settled(),
+            Awaited::Plain if bytes == b"+QUEUED\r\n" => self.keeps_unknown(),
+            Awaited::Confirm(of, _) => self.subscriptions_settled(of, kind),
+            // The new master refuses what the old one granted: the client must not wait in vain.
+            Awaited::Resubscribe(_) if kind == ReplyKind::Error => self.link_ended = true,
+            Awaited::Resubscribe(_) => self.receiver_settled(),
             Awaited::Substitute(answer) if !expect.mute => self.session.outbox.push(&answer),
             _ => {}
         }
     }
 
-    fn subscriptions_settled(&mut self) {
-        let all = &self.subscriptions;
-        let none = all.channels.is_empty() && all.patterns.is_empty() && all.shard.is_empty();
+    /// The server is still in a transaction, or watches, although the proxy took it for over:
+    /// nobody else may get this connection.
+    fn keeps_unknown(&mut self) {
+        if self.keeps != Keeps::Monitor {
+            self.keeps = Keeps::Unknown;
+        }
+    }
+
+    /// A subscription that the server refused was refused whole.
+    fn subscriptions_settled(&mut self, of: SubKind, kind: ReplyKind) {
+        let added = std::mem::take(&mut self.subscribing);
+        if kind == ReplyKind::Error {
+            for name in added {
+                self.subscriptions.of(of).remove(&name);
+            }
+        }
+        let none = self.subscriptions.is_empty();
         if none && self.keeps == Keeps::Subscriptions && self.expects.is_empty() {
             self.keeps = Keeps::Nothing;
             self.receiver = None;
@@ -153,7 +180,7 @@ impl Relay<'_> {
 
     /// The server's role is changing under a blocked command: the client does not learn of it
     /// when the command can be sent to the new master.
-    fn unblocked_by_server(&mut self, bytes: &[u8]) {
+    fn unblocked_by_server(&mut self, bytes: &[u8], mute: bool) {
         let can_reissue = self
             .blocked
             .as_ref()
@@ -162,13 +189,15 @@ impl Relay<'_> {
             self.reissue = true;
         } else {
             self.blocked = None;
-            self.session.outbox.deliver(bytes);
+            if !mute {
+                self.session.outbox.deliver(bytes);
+            }
         }
     }
 }
 
 /// What the frame at the front of `input` is; `None` until enough of it has arrived.
-fn peek(input: &[u8], keeps: Keeps) -> Option<Frame> {
+fn peek(input: &[u8], keeps: Keeps, subscribed: bool) -> Option<Frame> {
     let head = input.get(..PEEK_BYTES.min(input.len())).unwrap_or_default();
     match head.first()? {
         b'+' if keeps == Keeps::Monitor => match head.get(1)? {
@@ -176,7 +205,7 @@ fn peek(input: &[u8], keeps: Keeps) -> Option<Frame> {
             _ => Some(Frame::Answer),
         },
         b'>' => first_word(head, input.len()).map(|word| by_word(word, Frame::Unasked)),
-        b'*' if keeps == Keeps::Subscriptions => {
+        b'*' if subscribed || keeps == Keeps::Subscriptions => {
             first_word(head, input.len()).map(|word| by_word(word, Frame::Answer))
         }
         _ => Some(Frame::Answer),
@@ -218,7 +247,7 @@ mod tests {
 
     #[test]
     fn messages_confirmations_and_answers_are_told_apart() {
-        let check = |input: &[u8], keeps, expected| assert_eq!(peek(input, keeps), expected);
+        let check = |input: &[u8], keeps, expected| assert_eq!(peek(input, keeps, false), expected);
         let subscribed = Keeps::Subscriptions;
         check(
             b"*3\r\n$7\r\nmessage\r\n$1",

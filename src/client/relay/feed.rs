@@ -24,18 +24,26 @@ impl Relay<'_> {
         if self.link_ended {
             return self.link_has_ended();
         }
-        if self.session.seat.is_stopping() && (self.expects.is_empty() || self.blocked.is_some()) {
+        if self.session.seat.is_stopping() && self.may_stop() {
             return Err(Closed::Shutdown);
         }
         if self.has_moved() {
             return self.moved();
         }
         loop {
+            if self.session.outbox.backlog() > BACKLOG_PAUSE_BYTES {
+                return Ok(Feed::Backlog);
+            }
             let crowded = self.expects.len() >= self.session.seat.limits.pipeline_max
-                || self.out.len() > OUT_BYTES_MAX
-                || self.session.outbox.backlog() > BACKLOG_PAUSE_BYTES;
+                || self.out.len() > OUT_BYTES_MAX;
             if crowded || self.blocked.is_some() || self.awaits_confirmation() {
                 return Ok(Feed::Wait);
+            }
+            if let Some(len) = self.upload.as_ref().and_then(|upload| upload.end) {
+                if let Some(feed) = self.request(len)? {
+                    return Ok(feed);
+                }
+                continue;
             }
             let limits = &self.session.seat.limits.request;
             match self.session.scanner.scan(&self.session.input, limits) {
@@ -106,7 +114,7 @@ impl Relay<'_> {
         matches!(
             self.expects.back(),
             Some(Expect {
-                what: Awaited::Confirm(_),
+                what: Awaited::Confirm(..) | Awaited::Resubscribe(_),
                 ..
             })
         )
@@ -116,11 +124,10 @@ impl Relay<'_> {
         let limits = &self.session.seat.limits.request;
         match self.session.scanner.scan(&self.session.input, limits) {
             Ok(Request::Complete {
-                len,
-                form: Form::Inline,
+                form: Form::Inline, ..
             }) => self
                 .session
-                .reframe_inline(len)
+                .reframe_inline()
                 .map_err(|_| Closed::ProtocolError),
             Ok(_) => Ok(()),
             Err(error) => {
@@ -145,24 +152,31 @@ impl Relay<'_> {
         if session.eof {
             return Err(Closed::ClientGone);
         }
-        if self.upload.is_none() {
-            if session.scanner.arg(&session.input, 0).is_none() {
+        let verdict = match &self.upload {
+            Some(upload) => upload.verdict,
+            // A name as long as that is no command that anybody knows.
+            None => session.verdict(&session.input),
+        };
+        match verdict.path {
+            // What it subscribes to must be known, so it is collected.
+            Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_))
+                if session.input.len() < session.seat.limits.session_buffer_bytes_max =>
+            {
                 return Ok(Feed::Read);
             }
-            let verdict = session.verdict(&session.input);
-            if matches!(verdict.path, Path::Local(_) | Path::Refused(_)) {
+            Path::Local(_)
+            | Path::Refused(_)
+            | Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) => {
                 session.outbox.push(b"-ERR this command is too long\r\n");
                 return Err(Closed::ProtocolError);
             }
-            self.upload = Some(Upload { verdict });
+            Path::Lane | Path::Pinned(_) => {}
         }
-        let writes = self
-            .upload
-            .as_ref()
-            .is_some_and(|upload| upload.verdict.writes);
-        if writes && !session.seat.gate.is_open() {
+        if verdict.writes && !session.seat.gate.is_open() {
             return Ok(Feed::Hold);
         }
+        // Only now is something of it on this connection that no other can continue.
+        self.upload.get_or_insert(Upload { verdict, end: None });
         let ready = session.scanner.pos().min(session.input.len());
         self.out
             .extend_from_slice(session.input.get(..ready).unwrap_or_default());
@@ -188,7 +202,7 @@ impl Relay<'_> {
             Path::Lane | Path::Pinned(_) => {}
         }
         if verdict.writes && !self.session.seat.gate.is_open() {
-            self.rescan_later();
+            self.judge_later(len);
             return Ok(Some(Feed::Hold));
         }
         if let Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) = verdict.path {
@@ -196,7 +210,7 @@ impl Relay<'_> {
                 return Ok(self.refuse(len, "ERR subscribing is not possible in a transaction"));
             }
             if !self.expects.is_empty() {
-                self.rescan_later();
+                self.judge_later(len);
                 return Ok(Some(Feed::Wait));
             }
         }
@@ -204,11 +218,12 @@ impl Relay<'_> {
         Ok(None)
     }
 
-    /// The scanner has judged the request in front; it will be judged again. The end of an upload
-    /// stays judged: its beginning is gone.
-    fn rescan_later(&mut self) {
-        if self.upload.is_none() {
-            self.session.scanner = RequestScanner::default();
+    /// The request in front must wait and will be judged again. The end of an upload, `len` bytes,
+    /// stays judged: its beginning is gone, and what is left of it would be read as requests.
+    fn judge_later(&mut self, len: usize) {
+        match &mut self.upload {
+            Some(upload) => upload.end = Some(len),
+            None => self.session.scanner = RequestScanner::default(),
         }
     }
 
@@ -236,27 +251,29 @@ impl Relay<'_> {
             Some(Pin::Unwatch) => {
                 self.watching = false;
                 self.watch_lost = false;
-                self.send(&request, Awaited::Plain, false);
+                self.send(&request, Awaited::Cleaning, false);
             }
             Some(Pin::Blocking) => {
-                let request = if uploaded { Bytes::new() } else { request };
-                self.send(&request.clone(), Awaited::Blocking, false);
+                let mute = self.session.reply_mode != ReplyMode::On;
+                self.send(&request, Awaited::Blocking, false);
                 self.blocked = Some(Blocked {
-                    request,
+                    request: if uploaded { Bytes::new() } else { request },
                     since: std::time::Instant::now(),
+                    mute,
                 });
             }
             Some(Pin::Wait) => {
                 // WAIT counts from the last command of its connection: any command there makes
                 // that point now, which is behind every write this session has a reply for.
                 self.send_own(PING, Awaited::Swallow);
-                self.send(&request, Awaited::Plain, false);
+                self.send(&request, Awaited::Wait, false);
             }
             Some(Pin::Subscribe(kind)) => self.subscribe(&request, kind),
             Some(Pin::Unsubscribe(kind)) => self.unsubscribe(&request, kind),
             _ => {
                 let keeps = keeps_after(&verdict.path);
-                if keeps != Keeps::Nothing {
+                // Lines of MONITOR go on, whatever else becomes of the connection.
+                if keeps != Keeps::Nothing && self.keeps != Keeps::Monitor {
                     self.keeps = keeps;
                 }
                 if keeps == Keeps::Monitor {
@@ -283,13 +300,13 @@ impl Relay<'_> {
                 self.watching = false;
                 match answer {
                     Some(answer) => self.send_own(DISCARD, Awaited::Substitute(answer)),
-                    None => self.send(request, Awaited::Plain, true),
+                    None => self.send(request, Awaited::Cleaning, true),
                 }
             }
             Some(Pin::Discard) => {
                 self.transaction = None;
                 self.watching = false;
-                self.send(request, Awaited::Plain, false);
+                self.send(request, Awaited::Cleaning, false);
             }
             _ => {
                 if keeps_after(&verdict.path) != Keeps::Nothing {
@@ -327,26 +344,40 @@ impl Relay<'_> {
         })
     }
 
+    /// Ends the transaction on the server without running it; `EXEC` answers `text`.
+    pub(super) fn give_up_transaction(&mut self, text: &str) {
+        self.transaction = None;
+        self.watching = false;
+        let answer = format!("-{text}\r\n").into_bytes();
+        self.send_own(DISCARD, Awaited::Substitute(answer));
+    }
+
     fn subscribe(&mut self, request: &Bytes, kind: SubKind) {
         let names: Vec<&[u8]> = args(request).skip(1).collect();
         let confirmations = names.len().max(1);
-        let set = self.subscriptions_of(kind);
+        let set = self.subscriptions.of(kind);
         if set.len().saturating_add(names.len()) > SUBSCRIPTIONS_MAX {
             let text = format!("-ERR more than {SUBSCRIPTIONS_MAX} subscriptions\r\n");
             self.session.say(text.as_bytes());
             return;
         }
-        set.extend(names.iter().map(|name| Bytes::copy_from_slice(name)));
+        self.subscribing.clear();
+        for name in names {
+            let name = Bytes::copy_from_slice(name);
+            if set.insert(name.clone()) {
+                self.subscribing.push(name);
+            }
+        }
         if self.keeps == Keeps::Nothing {
             self.keeps = Keeps::Subscriptions;
         }
         self.become_receiver();
-        self.send(request, Awaited::Confirm(confirmations), false);
+        self.send(request, Awaited::Confirm(kind, confirmations), false);
     }
 
     fn unsubscribe(&mut self, request: &Bytes, kind: SubKind) {
         let names: Vec<&[u8]> = args(request).skip(1).collect();
-        let set = self.subscriptions_of(kind);
+        let set = self.subscriptions.of(kind);
         let confirmations = if names.is_empty() {
             set.len().max(1)
         } else {
@@ -358,7 +389,8 @@ impl Relay<'_> {
         for name in names {
             set.remove(name);
         }
-        self.send(request, Awaited::Confirm(confirmations), false);
+        self.subscribing.clear();
+        self.send(request, Awaited::Confirm(kind, confirmations), false);
     }
 
     fn become_receiver(&mut self) {
@@ -367,16 +399,8 @@ impl Relay<'_> {
         self.receiver.get_or_insert_with(|| gate.receive(epoch));
     }
 
-    fn subscriptions_of(&mut self, kind: SubKind) -> &mut std::collections::HashSet<Bytes> {
-        match kind {
-            SubKind::Channel => &mut self.subscriptions.channels,
-            SubKind::Pattern => &mut self.subscriptions.patterns,
-            SubKind::Shard => &mut self.subscriptions.shard,
-        }
-    }
-
     /// A command that the proxy does not pass on. In a transaction it must fail the whole of it.
-    fn refuse(&mut self, len: usize, text: &str) -> Option<Feed> {
+    pub(super) fn refuse(&mut self, len: usize, text: &str) -> Option<Feed> {
         let line = format!("-{text}\r\n").into_bytes();
         if let Some(open) = &mut self.transaction {
             self.session.input.advance(len);
@@ -386,7 +410,7 @@ impl Relay<'_> {
             return None;
         }
         if !self.expects.is_empty() {
-            self.rescan_later();
+            self.judge_later(len);
             return Some(Feed::Wait);
         }
         self.session.input.advance(len);
@@ -410,12 +434,12 @@ impl Relay<'_> {
             self.pass_on_in_transaction(&request, None, verdict, false);
             return None;
         }
-        self.rescan_later();
+        self.judge_later(len);
         if !self.expects.is_empty() {
             return Some(Feed::Wait);
         }
         let identity = matches!(local, Local::Auth | Local::Hello | Local::Select);
-        if identity && matches!(self.keeps, Keeps::Subscriptions | Keeps::Monitor) {
+        if identity && (self.keeps == Keeps::Monitor || !self.subscriptions.is_empty()) {
             return self.refuse(
                 len,
                 "ERR AUTH, HELLO and SELECT are not possible on a subscribed connection",

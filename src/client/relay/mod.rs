@@ -32,7 +32,8 @@ use super::outbox::{Broken, OutboxState};
 use super::seat::NodeLinks;
 use super::session::{BACKLOG_PAUSE_BYTES, Session};
 use super::state::{Blocked, Closed, Transaction};
-use crate::resp::command::{Local, Path, Pin, Verdict};
+use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
+use crate::resp::scan::{Form, Request};
 use crate::shard::gate::{Gate, GateWatch, Receiver};
 use crate::upstream::connection::Connection;
 
@@ -58,10 +59,16 @@ enum Awaited {
     Plain,
     Multi,
     Queued,
+    /// `EXEC`, `DISCARD`, `UNWATCH`: the connection is clean after it, unless it is refused.
+    Cleaning,
     /// A command that waits on the server.
     Blocking,
+    /// `WAIT`: it waits as well, but is not repeated elsewhere.
+    Wait,
     /// Confirmations of a (un)subscription, one per channel.
-    Confirm(usize),
+    Confirm(SubKind, usize),
+    /// Confirmations of subscriptions that were moved to another master: not for the client.
+    Resubscribe(usize),
     /// Sent by the proxy; its reply is not for the client.
     Swallow,
     /// The client gets this instead of the reply.
@@ -85,8 +92,10 @@ enum Keeps {
 enum Feed {
     /// More bytes of the client.
     Read,
-    /// Replies of the server, or room in a buffer.
+    /// Replies of the server, or room towards it.
     Wait,
+    /// The client: it leaves too many replies untaken.
+    Backlog,
     /// The gate.
     Hold,
     /// Nothing: the connection is clean.
@@ -101,6 +110,8 @@ enum Feed {
 #[derive(Debug)]
 struct Upload {
     verdict: Verdict,
+    /// The rest of it is here, this many bytes, and waits for the gate.
+    end: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +119,20 @@ struct Subscriptions {
     channels: HashSet<Bytes>,
     patterns: HashSet<Bytes>,
     shard: HashSet<Bytes>,
+}
+
+impl Subscriptions {
+    fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty() && self.shard.is_empty()
+    }
+
+    fn of(&mut self, kind: SubKind) -> &mut HashSet<Bytes> {
+        match kind {
+            SubKind::Channel => &mut self.channels,
+            SubKind::Pattern => &mut self.patterns,
+            SubKind::Shard => &mut self.shard,
+        }
+    }
 }
 
 struct Relay<'s> {
@@ -124,6 +149,8 @@ struct Relay<'s> {
     watch_lost: bool,
     keeps: Keeps,
     subscriptions: Subscriptions,
+    /// What the subscription under way adds, to be forgotten when the server refuses it.
+    subscribing: Vec<Bytes>,
     upload: Option<Upload>,
     blocked: Option<Blocked>,
     /// The old master unblocked the command; it is sent again to the new one.
@@ -172,6 +199,7 @@ impl<'s> Relay<'s> {
             watch_lost: false,
             keeps: Keeps::Nothing,
             subscriptions: Subscriptions::default(),
+            subscribing: Vec::new(),
             upload: None,
             blocked: None,
             reissue: false,
@@ -207,23 +235,32 @@ impl<'s> Relay<'s> {
                     self.answer(local, len).await?;
                     continue;
                 }
-                Feed::Hold => self.note_held(),
-                Feed::Read | Feed::Wait => self.held_since = None,
+                Feed::Hold => self.note_held()?,
+                Feed::Read | Feed::Wait | Feed::Backlog => self.held_since = None,
             }
             self.wait(&feed).await?;
             self.deal()?;
         }
     }
 
-    fn note_held(&mut self) {
+    fn note_held(&mut self) -> Result<(), Closed> {
+        if self.session.eof {
+            return Err(Closed::GoneWhileHeld);
+        }
         self.watch.write_waits();
         if self.held_since.is_none() {
             self.held_since = Some(Instant::now());
         }
+        Ok(())
     }
 
     fn has_moved(&self) -> bool {
         self.session.seat.epoch() != self.epoch
+    }
+
+    /// At shutdown nobody waits for what has not been asked yet, nor for a blocked command.
+    fn may_stop(&self) -> bool {
+        self.expects.is_empty() || self.blocked.is_some()
     }
 
     /// Nothing is expected, open or unknown on the connection.
@@ -301,7 +338,30 @@ impl<'s> Relay<'s> {
             return Err(Closed::NotCarried);
         }
         let text = self.session.budget_spent_text();
+        if self.transaction.is_some() {
+            return self.refuse_in_transaction(&text);
+        }
         self.session.refuse_front(&text).await
+    }
+
+    /// A command that was held too long fails its transaction; `EXEC` itself ends it.
+    fn refuse_in_transaction(&mut self, text: &str) -> Result<(), Closed> {
+        let limits = &self.session.seat.limits.request;
+        let front = self.session.scanner.scan(&self.session.input, limits);
+        let Ok(Request::Complete {
+            len,
+            form: Form::Multibulk,
+        }) = front
+        else {
+            return Err(Closed::NotCarried);
+        };
+        if self.session.verdict(&self.session.input).path == Path::Pinned(Pin::Exec) {
+            self.session.input.advance(len);
+            self.give_up_transaction(text);
+        } else {
+            self.refuse(len, text);
+        }
+        Ok(())
     }
 
     fn poll_events(&mut self, context: &mut Context<'_>, feed: &Feed) -> Poll<Woken> {
@@ -311,12 +371,17 @@ impl<'s> Relay<'s> {
         if session.outbox.state() != OutboxState::Open {
             return Poll::Ready(Woken::Events);
         }
+        if *feed == Feed::Hold && session.poll_hung_up(context) {
+            return Poll::Ready(Woken::ClientGone);
+        }
         if session.outbox.backlog() > 0 {
             let _ = session.outbox.poll_flushed(context);
         }
+        let taken = session.outbox.backlog() <= BACKLOG_PAUSE_BYTES;
         let gate_open = session.seat.gate.is_open() && session.seat.has_master();
-        if (*feed == Feed::Hold && gate_open)
-            || (session.seat.epoch() != self.epoch && self.left_since.is_none())
+        let moved = session.seat.epoch() != self.epoch && self.left_since.is_none();
+        let stops = session.seat.is_stopping() && self.may_stop();
+        if (*feed == Feed::Backlog && taken) || (*feed == Feed::Hold && gate_open) || moved || stops
         {
             return Poll::Ready(Woken::Events);
         }
@@ -361,7 +426,15 @@ impl<'s> Relay<'s> {
         if *feed == Feed::Hold {
             return Err(Closed::GoneWhileHeld);
         }
-        if self.blocked.is_some() || self.expects.is_empty() || self.keeps != Keeps::Nothing {
+        // A server lets go of what waits for a client that is gone; it may wait for ever.
+        let waits = matches!(
+            self.expects.front(),
+            Some(Expect {
+                what: Awaited::Wait | Awaited::Blocking,
+                ..
+            })
+        );
+        if waits || self.expects.is_empty() {
             return Err(Closed::ClientGone);
         }
         // Replies to what was asked before are still delivered; `feed` sees the end.

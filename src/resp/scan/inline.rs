@@ -1,6 +1,10 @@
 //! Inline requests: a line typed by a person, a health check or telnet.
 
+use bytes::BytesMut;
+
+use super::args::write_request;
 use super::error::ProtocolError;
+use super::request::{Request, RequestLimits, RequestScanner};
 
 /// Splits an inline request into its arguments exactly as Redis does (`sdssplitargs`): blanks
 /// separate, `"..."` knows `\n \r \t \b \a \\ \" \xHH`, `'...'` knows `\'` only, and a closing
@@ -21,6 +25,39 @@ pub fn split_inline(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
         rest = skip_blanks(after);
     }
     Ok(arguments)
+}
+
+/// The requests in `buf`, the first of which is inline, with every inline one written as a
+/// multibulk request; from the first one that is incomplete or wrong on, the bytes as they are. All
+/// at once, because one at a time would move the bytes behind a line as often as there are lines.
+///
+/// # Errors
+///
+/// The first request cannot be split.
+pub fn reframe(buf: &[u8], limits: &RequestLimits) -> Result<BytesMut, ProtocolError> {
+    let mut framed = BytesMut::with_capacity(buf.len().saturating_mul(2));
+    let mut scanner = RequestScanner::default();
+    let mut rest = buf;
+    while let Ok(Request::Complete { len, .. } | Request::Blank { len }) =
+        scanner.scan(rest, limits)
+    {
+        let Some((request, after)) = rest.split_at_checked(len) else {
+            break;
+        };
+        if request.first() == Some(&b'*') {
+            framed.extend_from_slice(request);
+        } else {
+            match split_inline(request) {
+                Ok(arguments) if arguments.is_empty() => {}
+                Ok(arguments) => write_request(&mut framed, &arguments),
+                Err(error) if framed.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        rest = after;
+    }
+    framed.extend_from_slice(rest);
+    Ok(framed)
 }
 
 /// Whether Redis would skip this line without a reply.
@@ -139,6 +176,32 @@ mod tests {
         check(r"'\'\n' b", &[br"'\n", b"b"]);
         check(r#"pre"fix ed" b"#, &[b"prefix ed", b"b"]);
         check(r"a\x41", &[br"a\x41"]);
+    }
+
+    #[test]
+    fn inline_requests_are_reframed_up_to_what_cannot_be() {
+        let limits = RequestLimits {
+            inline_bytes_max: 100,
+            elements_max: 10,
+            bulk_bytes_max: 100,
+        };
+        let check = |input: &[u8], expected: Result<&[u8], ProtocolError>| {
+            let framed = reframe(input, &limits);
+            assert_eq!(framed.as_deref(), expected.as_ref().copied(), "{input:?}");
+        };
+        let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+        check(b"PING\n", Ok(ping));
+        check(b"PING\r\n\r\nPING\r\n", Ok(&ping.repeat(2)));
+        check(
+            &[b"PING\n", ping, b"PING\nPI"].concat(),
+            Ok(&[&ping.repeat(3), &b"PI"[..]].concat()),
+        );
+        check(
+            b"PING\n*1\r\n$4\r\nPI",
+            Ok(&[ping, b"*1\r\n$4\r\nPI"].concat()),
+        );
+        check(b"PING\n\"a\n", Ok(&[ping, b"\"a\n"].concat()));
+        check(b"\"a\nPING\n", Err(ProtocolError::UnbalancedQuotes));
     }
 
     #[test]

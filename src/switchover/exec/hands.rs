@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Gates, HoldStats, Opening, Routes};
-use crate::shard::gate::{GateControl, GateState};
+use crate::shard::gate::GateState;
+use crate::shard::gate_control::GateControl;
 use crate::shard::route::RouteControl;
 use crate::topology::engine::Engine;
 
