@@ -9,14 +9,15 @@ mod relay;
 mod servers;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use pointsman::config::SwitchoverConfig;
 use pointsman::switchover::journal::{Begin, Journal};
 use pointsman::switchover::plan::Dialect;
 use pointsman::switchover::report::{Outcome, Report, Resync};
-use pointsman::switchover::view::{AbortAnswer, Control};
-use pointsman::topology::facts::{Life, Role};
+use pointsman::switchover::view::{AbortAnswer, Control, NodeRole};
+use pointsman::topology::facts::{Life, Link, Role};
 use proxy::{Gate, Proxy, begun, master};
 use relay::{Fate, Relay};
 use servers::{Server, kvrocks, shard, until};
@@ -142,6 +143,46 @@ async fn an_old_master_that_somebody_else_took_over_is_left_alone() {
         matches!(role, Role::Replica { port: of, .. } if of == port),
         "{role:?}"
     );
+}
+
+/// A look at the nodes that began before the switchover and ends after it shows the old master as
+/// master and the target as its replica.
+#[tokio::test]
+async fn what_the_nodes_said_before_a_switchover_does_not_move_the_route_after_it() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let (armed, come, go) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(Notify::new()),
+        Arc::new(Notify::new()),
+    );
+    let late = Fate::Late(armed.clone(), come.clone(), go.clone());
+    let relay = Relay::start(&servers[0].name, late).await;
+    let port: u16 = relay.name.rsplit(':').next().unwrap().parse().unwrap();
+    fence(&servers[1], port).await;
+    until("the target to follow by that name", async || {
+        let role = servers[1].facts().await.role;
+        matches!(role, Role::Replica { port: of, link: Link::Up, .. } if of == port)
+    })
+    .await;
+    let nodes = [relay.name.as_str(), servers[1].name.as_ref()];
+    let state_dir = tempfile::tempdir().unwrap();
+    let proxy = Proxy::before(&nodes, state_dir, Gate::default(), |_| {})
+        .ready()
+        .await;
+    armed.store(true, Relaxed);
+    come.notified().await;
+    let report = proxy.order_to(&servers[1].name, false).await;
+    assert_eq!(report.outcome, Outcome::Switched, "{report:?}");
+    let epoch = proxy.shards.status("a").unwrap().epoch;
+    go.notify_one();
+    until("the watch to see both in their new roles", async || {
+        let status = proxy.shards.status("a").unwrap();
+        let roles: Vec<NodeRole> = status.nodes.iter().map(|node| node.role).collect();
+        roles == [NodeRole::Replica, NodeRole::Master]
+    })
+    .await;
+    assert_eq!(proxy.shards.status("a").unwrap().epoch, epoch);
+    assert_eq!(master(&proxy), *servers[1].name);
 }
 
 #[tokio::test]

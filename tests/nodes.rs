@@ -365,8 +365,9 @@ async fn preflight_finds_a_real_sentinel() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("sentinel.conf");
     // Its own port is of no use to anybody here; 0 would make it refuse to start.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = port.local_addr().unwrap().port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
     let text = format!(
         "port {port}\ndir {}\nsentinel monitor main 127.0.0.1 {} 2\n",
         directory.path().display(),

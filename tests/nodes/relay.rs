@@ -1,19 +1,38 @@
-//! A relay between the proxy and one node that interferes with the reply to a promotion.
+//! A relay between the proxy and one node that interferes with certain replies.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-/// What becomes of the reply to `NO ONE`, which the node gets and executes.
+/// What becomes of a reply. The node gets and executes everything.
 #[derive(Clone)]
 pub enum Fate {
-    /// It is lost with its connection.
+    /// That to `NO ONE` is lost with its connection.
     Swallowed,
-    /// It waits until it is let go. The first tells that it has come.
+    /// That to `NO ONE` waits until it is let go. The first tells that it has come.
     Parked(Arc<Notify>, Arc<Notify>),
+    /// Once armed, one that the watch of the proxy gets waits so.
+    Late(Arc<AtomicBool>, Arc<Notify>, Arc<Notify>),
+}
+
+impl Fate {
+    /// Whether the reply to what was `asked` on a connection is meant.
+    fn meets(&self, asked: &[u8], is_watch: bool) -> bool {
+        match self {
+            Fate::Swallowed | Fate::Parked(..) => contains(asked, b"\r\nONE\r\n*2"),
+            Fate::Late(armed, ..) => {
+                is_watch && contains(asked, b"INFO") && armed.swap(false, Relaxed)
+            }
+        }
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// Ends with everything in it when dropped.
@@ -45,22 +64,24 @@ impl Relay {
 
 async fn carry(mut client: TcpStream, mut server: TcpStream, fate: Fate) {
     let (mut there, mut back) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    let mut promoted = false;
+    let (mut met, mut is_watch) = (false, false);
     loop {
         tokio::select! {
             read = client.read(&mut there) => {
                 let Ok(count @ 1..) = read else { return };
-                promoted |= there[..count].windows(9).any(|bytes| bytes == b"\r\nONE\r\n*2");
+                let asked = &there[..count];
+                is_watch |= contains(asked, b"pointsman-watch");
+                met |= fate.meets(asked, is_watch);
                 if server.write_all(&there[..count]).await.is_err() {
                     return;
                 }
             }
             read = server.read(&mut back) => {
                 let Ok(count @ 1..) = read else { return };
-                if std::mem::take(&mut promoted) {
+                if std::mem::take(&mut met) {
                     match &fate {
                         Fate::Swallowed => return,
-                        Fate::Parked(come, go) => {
+                        Fate::Parked(come, go) | Fate::Late(_, come, go) => {
                             come.notify_one();
                             go.notified().await;
                         }
