@@ -24,6 +24,9 @@ impl Relay<'_> {
         if self.link_ended {
             return self.link_has_ended();
         }
+        if self.session.eof && self.waits_on_server() {
+            return Err(Closed::ClientGone);
+        }
         if self.session.seat.is_stopping() && self.may_stop() {
             return Err(Closed::Shutdown);
         }

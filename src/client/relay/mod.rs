@@ -426,19 +426,22 @@ impl<'s> Relay<'s> {
         if *feed == Feed::Hold {
             return Err(Closed::GoneWhileHeld);
         }
-        // A server lets go of what waits for a client that is gone; it may wait for ever.
-        let waits = matches!(
+        if self.waits_on_server() || self.expects.is_empty() {
+            return Err(Closed::ClientGone);
+        }
+        // Replies to what was asked before are still delivered; `feed` sees the end.
+        Ok(())
+    }
+
+    /// The server may take for ever to answer. It lets go of what waits for a client that is gone.
+    fn waits_on_server(&self) -> bool {
+        matches!(
             self.expects.front(),
             Some(Expect {
                 what: Awaited::Wait | Awaited::Blocking,
                 ..
             })
-        );
-        if waits || self.expects.is_empty() {
-            return Err(Closed::ClientGone);
-        }
-        // Replies to what was asked before are still delivered; `feed` sees the end.
-        Ok(())
+        )
     }
 
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
