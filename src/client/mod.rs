@@ -2,6 +2,7 @@
 //!
 //! * [`listener`]: accepts and hands each connection to the least busy worker.
 //! * [`seat`]: what one worker holds of one shard: gate, route, lanes, pool, limits.
+//! * [`counts`]: what a worker counts, for telemetry.
 //! * [`links`]: one worker's connections to one node.
 //! * [`session`]: the loop of one client: read a batch, scan, gate, upstream.
 //! * [`outbox`]: the client's write half; replies leave through it in order.
@@ -14,6 +15,7 @@
 //! **Invariant:** nothing here knows of switchovers. A session sees a gate that holds writes and
 //! a route whose epoch changes.
 
+pub mod counts;
 pub mod links;
 pub mod listener;
 pub mod local;

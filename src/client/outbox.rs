@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 use tokio::net::tcp::OwnedWriteHalf;
 
-use super::seat::Counts;
+use super::counts::Counts;
 use crate::shard::gate::Gate;
 use crate::upstream::lane::ReplySink;
 

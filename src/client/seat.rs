@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use slab::Slab;
 
+use super::counts::Counts;
 use super::links::{LaneAnswer, LaneUse, NodeLinks};
 use super::outbox::Outbox;
 use super::registry::Registry;
@@ -53,34 +54,6 @@ impl Limits {
     pub fn call_deadline(&self) -> Duration {
         self.hold_budget.max(self.connect_timeout)
     }
-}
-
-/// A counter of one worker: a plain add per event, collected once a second.
-#[derive(Debug, Default)]
-pub struct Count(Cell<u64>);
-
-impl Count {
-    #[inline]
-    pub fn add(&self, count: u64) {
-        self.0.set(self.0.get().wrapping_add(count));
-    }
-
-    /// What was counted since the last call.
-    pub fn take(&self) -> u64 {
-        self.0.replace(0)
-    }
-}
-
-/// What a worker counts for one shard.
-#[derive(Debug, Default)]
-pub struct Counts {
-    pub connections: Count,
-    pub reads: Count,
-    pub writes: Count,
-    pub bytes_in: Count,
-    pub bytes_out: Count,
-    pub closed: RefCell<HashMap<&'static str, u64>>,
-    pub sessions: Cell<u64>,
 }
 
 /// One worker's seat at one shard.
