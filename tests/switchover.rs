@@ -242,6 +242,54 @@ async fn a_blocked_pop_gets_what_is_pushed_after() {
     assert_eq!(popper.run("LLEN queue").await.unwrap(), Value::Int(0));
 }
 
+/// One consumer pops what one producer pushes, through switchovers to and fro.
+async fn check_queue(shard: Shard) {
+    const JOBS_PER_SWITCH: usize = 50;
+    let proxy = shard.proxy_with(patient()).await;
+    let mut popper = client(&proxy).await;
+    let mut pusher = client(&proxy).await;
+    let targets = [1, 0, 1, 0];
+    let popping = tokio::spawn(async move {
+        let mut popped = Vec::new();
+        while popped.len() < targets.len() * JOBS_PER_SWITCH {
+            match popper
+                .run("BLPOP queue 0")
+                .await
+                .expect("the popper is served")
+            {
+                Value::Array(pair) => popped.push(pair[1].clone().text()),
+                other => panic!("BLPOP answered {other:?}"),
+            }
+        }
+        popped
+    });
+    let mut expected = Vec::new();
+    for target in targets {
+        // The consumer is blocked when the first of these orders comes, and catches up in between.
+        let report = switchover(&proxy, &shard.addr(target)).await;
+        assert_eq!(report.outcome, "switched", "{:?}", report.reasons);
+        for _ in 0..JOBS_PER_SWITCH {
+            let job = format!("job-{}", expected.len());
+            pusher.run(&format!("RPUSH queue {job}")).await.unwrap();
+            expected.push(job);
+        }
+        shard.in_sync(&shard.addr(target)).await;
+    }
+    assert_eq!(popping.await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_queue_loses_and_repeats_no_job() {
+    check_queue(Shard::redis(1).await).await;
+}
+
+#[tokio::test]
+async fn a_queue_on_kvrocks_loses_and_repeats_no_job() {
+    if let Some(shard) = Shard::kvrocks(1).await {
+        check_queue(shard).await;
+    }
+}
+
 #[tokio::test]
 async fn a_subscriber_gets_each_message_once() {
     let shard = Shard::redis(1).await;

@@ -78,7 +78,7 @@ pub async fn start(workspace: &Arc<Workspace>, server: &Node) -> anyhow::Result<
     let mut paths = vec![
         direct,
         pointsman("pointsman", "", server).await?,
-        pointsman("pointsman, 1 worker", "workers = 1", server).await?,
+        pointsman("pointsman, 2 workers", "workers = 2", server).await?,
     ];
     match program("nutcracker") {
         Some(_) => paths.push(nutcracker(workspace, server).await?),

@@ -135,9 +135,14 @@ impl Seat {
         Some((epoch, links))
     }
 
+    /// Whether the master lets blocked clients go when its role changes.
+    pub fn master_lets_go(&self) -> bool {
+        self.route.borrow_mut().load().habits.lets_go
+    }
+
     fn lanes_max(&self) -> usize {
         match self.limits.lanes_max {
-            0 => self.route.borrow_mut().load().lanes.max(1),
+            0 => self.route.borrow_mut().load().habits.lanes.max(1),
             set => set,
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use crate::resp::scan::{args, write_request};
+use crate::shard::gate::CallBack;
 use crate::upstream::connection::CallError;
 
 /// Transactions whose queue is longer than this cannot be carried to another master.
@@ -116,10 +117,12 @@ impl Transaction {
 }
 
 /// A blocking command that waits on the server.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Blocked {
     pub request: Bytes,
     pub since: Instant,
+    /// The server will not let it go by itself.
+    pub call_back: Option<CallBack>,
     /// The client asked not to see its reply.
     pub mute: bool,
 }
@@ -181,6 +184,7 @@ mod tests {
         Blocked {
             request: request.freeze(),
             since,
+            call_back: None,
             mute: false,
         }
     }

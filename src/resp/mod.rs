@@ -1,4 +1,8 @@
 //! The protocol: knows bytes, not sockets.
+//!
+//! * [`scan`]: where requests and replies end; resumable and iterative, for the data path.
+//! * [`command`]: what every command is and which way it takes.
+//! * [`reply`]: the replies that the proxy itself reads; redis-protocol decodes them.
 
 pub mod command;
 pub mod reply;

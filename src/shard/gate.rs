@@ -70,6 +70,8 @@ pub enum GateOrder {
 pub struct Gate {
     state: Cell<GateState>,
     in_flight: Cell<usize>,
+    /// Blocked commands that nobody lets go: they are called back before the shard is drained.
+    to_call_back: Cell<usize>,
     held: Cell<u64>,
     /// Counts holds and shuts, so that a session is counted once in each.
     hold_number: Cell<u64>,
@@ -89,6 +91,7 @@ impl Gate {
         Rc::new(Self {
             state: Cell::new(GateState::Shut),
             in_flight: Cell::new(0),
+            to_call_back: Cell::new(0),
             held: Cell::new(0),
             hold_number: Cell::new(0),
             first_held: Cell::new(None),
@@ -125,15 +128,18 @@ impl Gate {
         );
         let left = self.in_flight.get().saturating_sub(count);
         self.in_flight.set(left);
-        if left == 0 && self.state.get() == GateState::Holding {
+        if left == 0 {
             self.tell_drained();
         }
     }
 
-    /// Work that must end before the shard counts as drained, although it is no new write:
-    /// a blocked command being called back. Allowed in any state.
-    pub fn enter_drain(&self) {
-        self.in_flight.set(self.in_flight.get() + 1);
+    /// A command blocks on a server that will not let it go when its role changes: at a hold its
+    /// session calls it back, and the shard counts as drained only then.
+    pub fn owe_call_back(self: &Rc<Self>) -> CallBack {
+        self.to_call_back.set(self.to_call_back.get() + 1);
+        CallBack {
+            gate: Rc::clone(self),
+        }
     }
 
     pub fn writes_in_flight(&self) -> usize {
@@ -190,9 +196,7 @@ impl Gate {
         self.first_held.set(None);
         self.drained.replace(Some(drained));
         self.wake_watchers();
-        if self.in_flight.get() == 0 {
-            self.tell_drained();
-        }
+        self.tell_drained();
     }
 
     /// Handles `Release`, also without a hold before it.
@@ -213,7 +217,12 @@ impl Gate {
         stats
     }
 
+    /// Answers a hold once nothing is under way.
     fn tell_drained(&self) {
+        let holding = self.state.get() == GateState::Holding;
+        if !holding || self.in_flight.get() > 0 || self.to_call_back.get() > 0 {
+            return;
+        }
         if let Some(drained) = self.drained.borrow_mut().take() {
             // The other side may have given up waiting; then a release is on its way.
             let _ = drained.send(());
@@ -268,6 +277,21 @@ impl Drop for GateWatch {
         if counted && self.gate.state.get() != GateState::Open {
             self.gate.held.set(self.gate.held.get().saturating_sub(1));
         }
+    }
+}
+
+/// A blocked command that has to be called back; dropped when it has been, or has its reply.
+#[derive(Debug)]
+pub struct CallBack {
+    gate: Rc<Gate>,
+}
+
+impl Drop for CallBack {
+    fn drop(&mut self) {
+        self.gate
+            .to_call_back
+            .set(self.gate.to_call_back.get().saturating_sub(1));
+        self.gate.tell_drained();
     }
 }
 
@@ -326,6 +350,17 @@ mod tests {
         gate.write_ended(2);
         assert!(answer.try_recv().is_err());
         gate.write_ended(1);
+        assert_eq!(answer.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn a_hold_drains_when_the_last_blocked_command_has_been_called_back() {
+        let gate = open_gate();
+        let blocked = gate.owe_call_back();
+        let (drained, mut answer) = oneshot::channel();
+        gate.hold(drained);
+        assert!(answer.try_recv().is_err());
+        drop(blocked);
         assert_eq!(answer.try_recv(), Ok(()));
     }
 

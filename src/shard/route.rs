@@ -8,7 +8,6 @@
 //! **Invariant:** an epoch names one route for ever; it grows by one at each publication.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -21,15 +20,35 @@ pub struct Route {
     pub master: Option<Arc<str>>,
     /// `host:port` of every other node.
     pub replicas: Vec<Arc<str>>,
-    /// Lanes per worker, identity and use that suit the nodes' engine.
+    /// What suits the nodes' engine.
+    pub habits: Habits,
+}
+
+/// What the data path has to know of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Habits {
+    /// Lanes per worker, identity and use.
     pub lanes: usize,
+    /// A node whose role changes lets blocked clients go. Otherwise their commands must be called
+    /// back before.
+    pub lets_go: bool,
+}
+
+impl Default for Habits {
+    /// Redis: it executes on one thread, and tells blocked clients `UNBLOCKED`.
+    fn default() -> Self {
+        Self {
+            lanes: 1,
+            lets_go: true,
+        }
+    }
 }
 
 /// The writing half: the control path publishes routes with it.
 #[derive(Debug)]
 pub struct RouteControl {
     route: Arc<ArcSwap<Route>>,
-    lanes: AtomicUsize,
+    habits: ArcSwap<Habits>,
 }
 
 /// The reading half; cheap to clone, one per worker.
@@ -47,11 +66,11 @@ pub fn route() -> (RouteControl, RouteReader) {
         epoch: 0,
         master: None,
         replicas: Vec::new(),
-        lanes: 1,
+        habits: Habits::default(),
     }));
     let control = RouteControl {
         route: Arc::clone(&route),
-        lanes: AtomicUsize::new(1),
+        habits: ArcSwap::default(),
     };
     (control, RouteReader { route })
 }
@@ -68,14 +87,14 @@ impl RouteControl {
                 .iter()
                 .map(|node| Arc::from(node.as_str()))
                 .collect(),
-            lanes: self.lanes.load(Ordering::Relaxed),
+            habits: **self.habits.load(),
         }));
         epoch
     }
 
-    /// How many lanes suit the engine; part of every route published from now on.
-    pub fn suit(&self, lanes: usize) {
-        self.lanes.store(lanes, Ordering::Relaxed);
+    /// What suits the engine; part of every route published from now on.
+    pub fn suit(&self, habits: Habits) {
+        self.habits.store(Arc::new(habits));
     }
 
     /// The route as published last.

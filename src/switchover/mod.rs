@@ -1,4 +1,17 @@
 //! Control path, step 2: change it.
+//!
+//! * [`plan`]: decides, purely; its banner is the protocol.
+//! * [`exec`]: does what the plan decides, and tells it what came of it.
+//! * [`control`]: one actor per shard: orders, recovery, following what somebody else changed.
+//! * [`preflight`]: every requirement, looked at and named.
+//! * [`orders`], [`redis`], [`kvrocks`]: what is said to a node, in its engine's words.
+//! * [`attach`], [`resolve`]: the old master and the replicas follow; the fate of a lost promotion.
+//! * [`sink`]: where a fenced Kvrocks is told to replicate from.
+//! * [`journal`]: one durable record before the hold, one after the end.
+//! * [`report`], [`view`]: what operators see, and may order.
+//!
+//! **Invariant:** this is the only place with the writing halves of gate and route, and it never
+//! touches a client.
 
 pub mod attach;
 pub mod control;

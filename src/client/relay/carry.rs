@@ -2,13 +2,17 @@
 //! transaction's queue, and a blocked command that the old master has let go. Watched keys cannot
 //! be vouched for: their `EXEC` answers null, as after any change of a watched key.
 
+use std::future::poll_fn;
+
 use bytes::{Bytes, BytesMut};
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
 
 use super::super::session::Waited;
 use super::super::state::{Closed, Transaction};
 use super::{Awaited, Expect, Keeps, Relay};
 use crate::resp::scan::{ReplyKind, Request, RequestScanner, write_request};
+use crate::shard::gate::GateState;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
@@ -115,7 +119,58 @@ impl Relay<'_> {
             write: false,
             mute,
         });
+        self.owe_call_back();
         Ok(())
+    }
+
+    /// A blocked command that can be sent again has to be called back where the server does not let
+    /// it go.
+    pub(super) fn owe_call_back(&mut self) {
+        let seat = &self.session.seat;
+        if let Some(blocked) = &mut self.blocked
+            && !seat.master_lets_go()
+            && blocked.again().is_some()
+        {
+            blocked.call_back = Some(seat.gate.owe_call_back());
+        }
+    }
+
+    /// Whether a hold waits for the blocked command.
+    pub(super) fn is_called_back(&self) -> bool {
+        let holding = self.session.seat.gate.state() == GateState::Holding;
+        holding
+            && self
+                .blocked
+                .as_ref()
+                .is_some_and(|blocked| blocked.call_back.is_some())
+    }
+
+    /// Ends the connection on which a command blocks: our sending side is shut down and what the
+    /// server still says is read to its end. What it has taken for the client reaches the client;
+    /// otherwise the command is sent again after the hold, to whoever is master then.
+    pub(super) async fn call_back(&mut self) -> Result<(), Closed> {
+        let deadline = self.session.seat.limits.call_deadline();
+        let ended = timeout(deadline, self.read_to_end()).await;
+        ended.unwrap_or(Err(Closed::NotCarried))?;
+        self.link_ended = true;
+        if let Some(blocked) = &mut self.blocked {
+            blocked.call_back = None;
+            self.expects.pop_back();
+            self.reissue = true;
+        }
+        Ok(())
+    }
+
+    async fn read_to_end(&mut self) -> Result<(), Closed> {
+        // A connection that is broken already ends the loop below.
+        let _ = poll_fn(|context| self.poll_out(context)).await;
+        let _ = self.link.write.shutdown().await;
+        loop {
+            match self.link.read.read_buf(&mut self.link.input).await {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(_) => self.deal()?,
+            }
+        }
     }
 
     fn give_up_blocked(&mut self) -> Result<(), Closed> {

@@ -27,6 +27,9 @@ impl Relay<'_> {
         if self.session.eof && self.waits_on_server() {
             return Err(Closed::ClientGone);
         }
+        if self.is_called_back() {
+            return Ok(Feed::CallBack);
+        }
         if self.session.seat.is_stopping() && self.may_stop() {
             return Err(Closed::Shutdown);
         }
@@ -263,7 +266,9 @@ impl Relay<'_> {
                     request: if uploaded { Bytes::new() } else { request },
                     since: std::time::Instant::now(),
                     mute,
+                    call_back: None,
                 });
+                self.owe_call_back();
             }
             Some(Pin::Wait) => {
                 // WAIT counts from the last command of its connection: any command there makes

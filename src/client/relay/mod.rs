@@ -102,6 +102,8 @@ enum Feed {
     Leave,
     /// The route has left this node: open on the new master what is open here.
     Carry,
+    /// Writes are held: the blocked command is called back before the master is fenced.
+    CallBack,
     /// An answer of the session itself to the `len` bytes in front.
     Answer(Local, usize),
 }
@@ -225,6 +227,10 @@ impl<'s> Relay<'s> {
                 }
                 Feed::Carry => {
                     self.carry().await?;
+                    continue;
+                }
+                Feed::CallBack => {
+                    self.call_back().await?;
                     continue;
                 }
                 Feed::Answer(Local::Reset | Local::Quit, _) => {
@@ -380,7 +386,7 @@ impl<'s> Relay<'s> {
         let taken = session.outbox.backlog() <= BACKLOG_PAUSE_BYTES;
         let gate_open = session.seat.gate.is_open() && session.seat.has_master();
         let moved = session.seat.epoch() != self.epoch && self.left_since.is_none();
-        let stops = session.seat.is_stopping() && self.may_stop();
+        let stops = session.seat.is_stopping() && self.may_stop() || self.is_called_back();
         if (*feed == Feed::Backlog && taken) || (*feed == Feed::Hold && gate_open) || moved || stops
         {
             return Poll::Ready(Woken::Events);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Gates, HoldStats, Opening, Routes};
 use crate::shard::gate::GateState;
 use crate::shard::gate_control::GateControl;
-use crate::shard::route::RouteControl;
+use crate::shard::route::{Habits, RouteControl};
 use crate::topology::engine::Engine;
 
 impl Gates for GateControl {
@@ -38,7 +38,7 @@ impl Routes for RouteControl {
     }
 
     fn suit(&self, engine: Engine) {
-        RouteControl::suit(self, lanes_for(engine));
+        RouteControl::suit(self, habits_of(engine));
     }
 
     fn current(&self) -> (u64, Option<String>) {
@@ -48,10 +48,14 @@ impl Routes for RouteControl {
 }
 
 /// Redis and Valkey execute on one thread: a second connection only splits the batches. Kvrocks
-/// executes a connection on one of its worker threads and may wait for the disk there.
-fn lanes_for(engine: Engine) -> usize {
+/// executes a connection on one of its worker threads and may wait for the disk there; and its
+/// blocked clients hang on when its role changes.
+fn habits_of(engine: Engine) -> Habits {
     match engine {
-        Engine::Redis | Engine::Valkey => 1,
-        Engine::Kvrocks => 4,
+        Engine::Redis | Engine::Valkey => Habits::default(),
+        Engine::Kvrocks => Habits {
+            lanes: 4,
+            lets_go: false,
+        },
     }
 }
