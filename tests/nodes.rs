@@ -15,7 +15,7 @@ use pointsman::switchover::resolve::settle;
 use pointsman::switchover::sink::Sink;
 use pointsman::topology::facts::Role;
 use pointsman::topology::node::{Connection, Credentials, Engine, NodeError};
-use servers::{STEP, Server, kvrocks, shard, until};
+use servers::{STEP, Server, kvrocks, say_skipped, shard, until};
 
 async fn orders(server: &Server) -> Orders {
     let facts = server.facts().await;
@@ -378,7 +378,7 @@ async fn preflight_finds_a_real_sentinel() {
     let command = command.arg(&config).stdout(std::process::Stdio::null());
     let child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return eprintln!("skipped: redis-sentinel does not start: {error}"),
+        Err(error) => return say_skipped(&format!("redis-sentinel does not start: {error}")),
     };
     let _sentinel = Sentinel {
         child,
