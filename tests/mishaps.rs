@@ -13,29 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use pointsman::config::SwitchoverConfig;
-use pointsman::switchover::journal::{Begin, Journal};
+use pointsman::switchover::journal::Begin;
 use pointsman::switchover::plan::Dialect;
 use pointsman::switchover::report::{Outcome, Report, Resync};
 use pointsman::switchover::view::{AbortAnswer, Control, NodeRole};
 use pointsman::topology::facts::{Life, Link, Role};
-use proxy::{Gate, Proxy, begun, master};
+use proxy::{CUT_OFF, Gate, Proxy, after_crash, begun, master, recovered};
 use relay::{Fate, Relay};
 use servers::{Server, kvrocks, shard, until};
 use tokio::sync::Notify;
-
-/// Starts a proxy that finds `begin` in its journal and no end to it.
-fn after_crash(servers: &[Server], begin: &Begin) -> Proxy {
-    let state_dir = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(state_dir.path(), "a").unwrap();
-    journal.begin(begin).unwrap();
-    drop(journal);
-    Proxy::start_in(state_dir, servers, Gate::default(), |_| {})
-}
-
-async fn recovered(proxy: &Proxy) -> Report {
-    let id = "20261122T000000Z-0001".to_owned();
-    proxy.shards.wait(id).await.unwrap()
-}
 
 async fn fence(server: &Server, port: u16) {
     let port = port.to_string();
@@ -198,7 +184,7 @@ async fn a_target_that_restarted_without_its_data_never_counts_as_promoted() {
     };
     let proxy = after_crash(&servers, &begin);
     settled(&servers[1]).await;
-    let id = "20261122T000000Z-0001";
+    let id = CUT_OFF;
     assert_eq!(proxy.shards.operation(id).unwrap().phase, "recover");
     assert_eq!(proxy.shards.abort(id), AbortAnswer::TooLate);
     assert_eq!(proxy.shards.status("a").unwrap().gate, "shut");

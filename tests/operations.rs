@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use pointsman::config::{Config, SwitchoverConfig};
 use pointsman::resp::reply::Value;
-use pointsman::switchover::journal::Journal;
 use pointsman::switchover::preflight::check_shard;
 use pointsman::switchover::report::{Outcome, Report, Resync};
 use pointsman::switchover::view::{AbortAnswer, Control, StartError};
-use proxy::{Gate, Proxy, begun, master};
+use proxy::{Gate, Proxy, after_crash, begun, master, recovered};
 use servers::{STEP, Server, kvrocks, shard, until};
 
 async fn check_switched(servers: &[Server], proxy: &Proxy, report: &Report) {
@@ -246,26 +245,16 @@ async fn a_master_that_somebody_else_changed_is_followed() {
 #[tokio::test]
 async fn an_operation_that_a_crash_cut_off_behind_the_fence_is_undone_at_the_next_start() {
     let servers = shard("redis-server", 1, &[]).await;
-    let state_dir = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(state_dir.path(), "a").unwrap();
-    journal.begin(&begun(&servers)).unwrap();
-    drop(journal);
     assert!(
         servers[0]
             .ask(&["REPLICAOF", "127.0.0.1", "1"])
             .await
             .is_ok()
     );
-    let proxy = Proxy::start_in(state_dir, &servers, Gate::default(), |_| {})
-        .ready()
-        .await;
+    let proxy = after_crash(&servers, &begun(&servers)).ready().await;
     assert_eq!(master(&proxy), *servers[0].name);
     assert!(servers[0].is_master().await);
-    let report = proxy
-        .shards
-        .wait("20261122T000000Z-0001".to_owned())
-        .await
-        .unwrap();
+    let report = recovered(&proxy).await;
     assert_eq!(report.outcome, Outcome::RolledBack);
     assert_eq!(proxy.log().last(), Some(&"open"));
 }
@@ -273,10 +262,6 @@ async fn an_operation_that_a_crash_cut_off_behind_the_fence_is_undone_at_the_nex
 #[tokio::test]
 async fn an_operation_that_a_crash_cut_off_behind_the_promotion_is_finished_at_the_next_start() {
     let servers = shard("redis-server", 2, &[]).await;
-    let state_dir = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(state_dir.path(), "a").unwrap();
-    journal.begin(&begun(&servers)).unwrap();
-    drop(journal);
     assert!(
         servers[0]
             .ask(&["REPLICAOF", "127.0.0.1", "1"])
@@ -284,15 +269,9 @@ async fn an_operation_that_a_crash_cut_off_behind_the_promotion_is_finished_at_t
             .is_ok()
     );
     assert!(servers[1].ask(&["REPLICAOF", "NO", "ONE"]).await.is_ok());
-    let proxy = Proxy::start_in(state_dir, &servers, Gate::default(), |_| {})
-        .ready()
-        .await;
+    let proxy = after_crash(&servers, &begun(&servers)).ready().await;
     assert_eq!(master(&proxy), *servers[1].name);
-    let report = proxy
-        .shards
-        .wait("20261122T000000Z-0001".to_owned())
-        .await
-        .unwrap();
+    let report = recovered(&proxy).await;
     assert_eq!(report.outcome, Outcome::Switched, "{report:?}");
     servers[0].await_link(&servers[1]).await;
     servers[2].await_link(&servers[1]).await;

@@ -180,10 +180,27 @@ pub fn master(proxy: &Proxy) -> String {
     proxy.route.current().1.unwrap_or_default()
 }
 
+/// The operation that [`begun`] is about.
+pub const CUT_OFF: &str = "20261122T000000Z-0001";
+
+/// Starts a proxy that finds `begin` in its journal and no end to it.
+pub fn after_crash(servers: &[Server], begin: &Begin) -> Proxy {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(state_dir.path(), "a").unwrap();
+    journal.begin(begin).unwrap();
+    drop(journal);
+    Proxy::start_in(state_dir, servers, Gate::default(), |_| {})
+}
+
+/// What came of the operation that was cut off.
+pub async fn recovered(proxy: &Proxy) -> Report {
+    proxy.shards.wait(CUT_OFF.to_owned()).await.unwrap()
+}
+
 /// What the journal of a proxy that died has: an operation from the first server to the second.
 pub fn begun(servers: &[Server]) -> Begin {
     Begin {
-        operation: "20261122T000000Z-0001".to_owned(),
+        operation: CUT_OFF.to_owned(),
         shard: "a".to_owned(),
         from: servers[0].name.to_string(),
         to: servers[1].name.to_string(),
