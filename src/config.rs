@@ -100,9 +100,9 @@ pub struct ProxyConfig {
 impl ProxyConfig {
     /// How many workers to start: as configured, or one per two cores up to four.
     ///
-    /// Fewer workers put more clients on one lane, which batches better. On two cores, client,
-    /// server and proxy together, one worker cost 9.5 us of CPU per unpipelined request at 50
-    /// connections and two cost 13 to 15 (`make bench`).
+    /// Fewer workers put more clients on one lane, which batches better. With client, server and
+    /// proxy on two cores, one worker cost 11.2 us (SET) and 9.2 us (GET) of CPU per unpipelined
+    /// request at 50 connections and two cost 12.2 and 13.3 (`make bench`, benches/results).
     pub fn worker_count(&self) -> usize {
         if self.workers > 0 {
             return self.workers;

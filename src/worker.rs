@@ -1,9 +1,7 @@
 //! One thread of the data path: its runtime, its sessions, its lanes, its half of each gate.
 //!
 //! Workers share nothing but the routes they read; a session lives and dies on one of them, so a
-//! request never crosses a thread. Measured with prototypes on two cores: single-threaded workers
-//! with shared lanes cost 8 to 11 us of CPU per unpipelined request, the same shape on one
-//! multi-threaded runtime 13 to 14.
+//! request never crosses a thread. What a request costs: `make bench`, benches/results.
 //!
 //! **Invariant:** nothing on a worker blocks its thread.
 
