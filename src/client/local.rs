@@ -123,7 +123,11 @@ impl Session {
         // A pooled connection may be from before the server wanted a password; only a fresh one
         // answers as the server would answer this client.
         let unproven = self.identity.credentials.is_none() && !self.proven;
-        let from = if unproven { From::Fresh } else { From::Pool };
+        let from = if unproven {
+            Source::Fresh
+        } else {
+            Source::Pool
+        };
         match self.connect(from).await? {
             Ok((_, links, mut connection)) => {
                 let clean = self.change_identity_on(&mut connection, local, len).await?;
@@ -188,10 +192,10 @@ impl Session {
 
     /// A connection of the session's own to the master, or the text to refuse the command with.
     pub(super) async fn connect_own(&mut self) -> Result<Result<OwnLink, String>, Closed> {
-        self.connect(From::Pool).await
+        self.connect(Source::Pool).await
     }
 
-    async fn connect(&mut self, from: From) -> Result<Result<OwnLink, String>, Closed> {
+    async fn connect(&mut self, from: Source) -> Result<Result<OwnLink, String>, Closed> {
         let since = Instant::now();
         loop {
             let Some((epoch, links)) = self.seat.master() else {
@@ -201,7 +205,7 @@ impl Session {
                 continue;
             };
             let deadline = self.seat.limits.connect_timeout;
-            if from == From::Pool
+            if from == Source::Pool
                 && let Ok(Some(noauth)) = self.unproven_refusal(&links).await
             {
                 let text = String::from_utf8_lossy(&noauth).trim_end().to_owned();
@@ -209,12 +213,12 @@ impl Session {
                 return Ok(Err(text.trim_start_matches('-').to_owned()));
             }
             let connected = match from {
-                From::Pool => links.pool.take(&links.node, &self.identity, deadline).await,
-                From::Fresh => Connection::dial(&links.node, &self.identity, deadline).await,
+                Source::Pool => links.pool.take(&links.node, &self.identity, deadline).await,
+                Source::Fresh => Connection::dial(&links.node, &self.identity, deadline).await,
             };
             match connected {
                 Ok(connection) => {
-                    self.proven |= from == From::Pool;
+                    self.proven |= from == Source::Pool;
                     return Ok(Ok((epoch, links, connection)));
                 }
                 Err(error) => {
@@ -239,7 +243,7 @@ impl Session {
 
 /// Where a connection of the session's own comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Source {
     Pool,
     Fresh,
 }

@@ -17,6 +17,7 @@ use bytes::{Buf, BytesMut};
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::counts::Counts;
+use super::state::Closed;
 use crate::shard::gate::Gate;
 use crate::upstream::lane::ReplySink;
 
@@ -33,6 +34,20 @@ pub enum OutboxState {
     Cut {
         writes: usize,
     },
+}
+
+impl OutboxState {
+    /// A session whose outbox is not open has to end, for this reason.
+    #[inline]
+    pub fn check(self) -> Result<(), Closed> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Cut { writes: 0 } => Err(Closed::UpstreamLost),
+            Self::Cut { .. } => Err(Closed::AmbiguousWrite),
+            Self::Broken(Broken::Gone) => Err(Closed::ClientGone),
+            Self::Broken(Broken::OutputLimit) => Err(Closed::OutputLimit),
+        }
+    }
 }
 
 /// What is wrong with a client that takes no replies.

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
 use super::links::LaneUse;
-use super::outbox::{Broken, Outbox, OutboxState};
+use super::outbox::Outbox;
 use super::registry::Entry;
 use super::scripts::brought_by;
 use super::seat::Seat;
@@ -216,15 +216,7 @@ impl Session {
     }
 
     fn may_go_on(&self, run: &Run) -> Result<(), Step> {
-        match self.outbox.state() {
-            OutboxState::Open => {}
-            OutboxState::Cut { writes: 0 } => return Err(Step::Close(Closed::UpstreamLost)),
-            OutboxState::Cut { .. } => return Err(Step::Close(Closed::AmbiguousWrite)),
-            OutboxState::Broken(Broken::Gone) => return Err(Step::Close(Closed::ClientGone)),
-            OutboxState::Broken(Broken::OutputLimit) => {
-                return Err(Step::Close(Closed::OutputLimit));
-            }
-        }
+        self.outbox.state().check().map_err(Step::Close)?;
         let full = self.lane.as_ref().is_some_and(|own| own.lane.is_full());
         if self.outbox.owed() + run.count >= self.seat.limits.pipeline_max
             || self.outbox.backlog() > BACKLOG_PAUSE_BYTES

@@ -142,10 +142,6 @@ impl Gate {
         }
     }
 
-    pub fn writes_in_flight(&self) -> usize {
-        self.in_flight.get()
-    }
-
     /// Sessions whose write waits here now.
     pub fn writes_held(&self) -> u64 {
         self.held.get()

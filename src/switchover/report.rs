@@ -60,7 +60,8 @@ pub enum Outcome {
     RolledBack,
     /// A requirement was not met, and nothing was touched.
     Refused,
-    /// Nobody can say which node is master: an operator has to look.
+    /// It is not known which node is master. Work goes on, and a later report may say how it ended;
+    /// until then an operator should look.
     Unknown,
 }
 
@@ -88,8 +89,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// One finished step: `preflight`, `pre_dial`, `hold`, `pause`, `fence`, `prove`, `promote`,
-/// `release`, `demote`, `repoint` or `undo`.
+/// One finished step: `preflight`, `journal`, `pre_dial`, `hold`, `pause`, `catch_up`, `fence`,
+/// `prove`, `promote`, `demote`, `repoint`, `report`, `undo` or `recover`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Phase {
     pub name: String,

@@ -4,6 +4,7 @@
 //! outstanding.
 
 use std::io;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -167,6 +168,26 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock
             )
     }
+}
+
+/// Writes until `out` is empty. `Pending`: the server reads too slowly, and the task is woken when it
+/// takes more.
+pub fn poll_write_all(
+    write: &OwnedWriteHalf,
+    out: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while !out.is_empty() {
+        match write.try_write(out) {
+            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Ok(sent) => out.advance(sent),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready!(write.as_ref().poll_write_ready(context))?;
+            }
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+    Poll::Ready(Ok(()))
 }
 
 /// The commands that give a fresh connection an identity, sent in one write.

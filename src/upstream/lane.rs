@@ -26,7 +26,7 @@ use bytes::{Buf, BytesMut};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::io::poll_read_buf;
 
-use super::connection::Connection;
+use super::connection::{Connection, poll_write_all};
 use crate::resp::scan::{Reply, ReplyScanner};
 
 /// Room made before each read from the server.
@@ -197,23 +197,7 @@ impl<S: ReplySink> Lane<S> {
     fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut out = self.out.borrow_mut();
         let was_full = out.len() > OUT_BYTES_MAX;
-        let result = loop {
-            if out.is_empty() {
-                break Poll::Ready(Ok(()));
-            }
-            match self.write.try_write(&out) {
-                Ok(0) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(sent) => out.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.write.as_ref().poll_write_ready(context) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                        Poll::Pending => break Poll::Pending,
-                    }
-                }
-                Err(error) => break Poll::Ready(Err(error)),
-            }
-        };
+        let result = poll_write_all(&self.write, &mut out, context);
         let has_room = out.len() <= OUT_BYTES_MAX;
         drop(out);
         if was_full && has_room {

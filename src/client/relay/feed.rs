@@ -20,7 +20,7 @@ const SUBSCRIPTIONS_MAX: usize = 65_536;
 impl Relay<'_> {
     /// Passes on every request that needs no waiting, and says what the next one needs.
     pub(super) fn feed(&mut self) -> Result<Feed, Closed> {
-        self.check_outbox()?;
+        self.session.outbox.state().check()?;
         if self.link_ended {
             return self.link_has_ended();
         }

@@ -29,13 +29,13 @@ use tokio_util::io::poll_read_buf;
 
 use super::links::NodeLinks;
 use super::local::OwnLink;
-use super::outbox::{Broken, OutboxState};
+use super::outbox::OutboxState;
 use super::session::{BACKLOG_PAUSE_BYTES, Session};
 use super::state::{Blocked, Closed, Transaction};
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
 use crate::resp::scan::{Form, Request};
 use crate::shard::gate::{Gate, GateWatch, Receiver};
-use crate::upstream::connection::Connection;
+use crate::upstream::connection::{Connection, poll_write_all};
 
 /// Bytes on their way to the server before the client is not read further.
 const OUT_BYTES_MAX: usize = 256 * 1024;
@@ -451,29 +451,7 @@ impl<'s> Relay<'s> {
     }
 
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            match self.link.write.try_write(&self.out) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(sent) => self.out.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.link.write.as_ref().poll_write_ready(context) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Pending => return Poll::Pending,
-                    }
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn check_outbox(&self) -> Result<(), Closed> {
-        match self.session.outbox.state() {
-            OutboxState::Broken(Broken::OutputLimit) => Err(Closed::OutputLimit),
-            OutboxState::Broken(Broken::Gone) => Err(Closed::ClientGone),
-            OutboxState::Open | OutboxState::Cut { .. } => Ok(()),
-        }
+        poll_write_all(&self.link.write, &mut self.out, context)
     }
 }
 

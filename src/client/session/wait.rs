@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
-use super::{BACKLOG_PAUSE_BYTES, OwnLane, Run, Session, Step};
+use super::{BACKLOG_PAUSE_BYTES, OwnLane, Session};
 use crate::client::links::{LaneAnswer, LaneUse};
 use crate::client::outbox::OutboxState;
 use crate::client::seat::INPUT_BYTES;
@@ -138,10 +138,7 @@ impl Session {
             Poll::Pending
         })
         .await;
-        match self.may_go_on(&Run::default()) {
-            Err(Step::Close(why)) => Err(why),
-            _ => Ok(()),
-        }
+        self.outbox.state().check()
     }
 
     /// Waits until the gate opens, or there is a master. What the client sends meanwhile is
@@ -204,10 +201,8 @@ impl Session {
                 .map(|()| Ok(Waited::BudgetSpent))
         })
         .await;
-        match (waited, self.may_go_on(&Run::default())) {
-            (_, Err(Step::Close(why))) => Err(why),
-            (waited, _) => waited,
-        }
+        self.outbox.state().check()?;
+        waited
     }
 
     /// Answers the request in front, which was not sent, with an error.

@@ -3,7 +3,6 @@
 //! **Invariant:** reasons are given exactly when the target did not become master, in the plan's
 //! words first and in the servers' own behind them.
 
-use super::perform::outcome_of;
 use super::*;
 
 impl<G: Gates, R: Routes> Exec<G, R> {
@@ -33,7 +32,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 self.step(event);
             }
         }
-        let outcome = outcome_of(verdict.outcome);
+        let outcome = verdict.outcome;
         let mut reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
         if !outcome.is_switched() && !reasons.is_empty() {
             reasons.append(&mut self.words);

@@ -207,7 +207,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             let result = match (record, begin) {
                 (Record::Begin, Some(begin)) => journal.begin(&begin),
                 (Record::Begin, None) => return Side::Recorded(record, Err("no facts".into())),
-                (Record::End(outcome), _) => journal.end(&id, outcome_of(outcome)),
+                (Record::End(outcome), _) => journal.end(&id, outcome),
             };
             Side::Recorded(record, result.map_err(|error| error.to_string()))
         });
@@ -350,14 +350,4 @@ impl<G: Gates, R: Routes> Exec<G, R> {
 /// What every connection of an operation calls itself.
 pub fn connection_name(operation: &str) -> String {
     format!("pointsman-{operation}")
-}
-
-pub(super) fn outcome_of(outcome: plan::Outcome) -> Outcome {
-    match outcome {
-        plan::Outcome::Switched => Outcome::Switched,
-        plan::Outcome::SwitchedWithLeak => Outcome::SwitchedWithLeak,
-        plan::Outcome::RolledBack => Outcome::RolledBack,
-        plan::Outcome::Refused => Outcome::Refused,
-        plan::Outcome::Unknown => Outcome::Unknown,
-    }
 }

@@ -15,6 +15,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::switchover::report::Outcome;
+
 /// One of the two nodes an operation is about.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Node {
@@ -132,23 +134,6 @@ pub enum Record {
     Begin,
     /// The outcome; a record without it makes the next start call [`recover`](super::recover).
     End(Outcome),
-}
-
-/// What happened, in one word.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The target is master and holds every acknowledged write.
-    Switched,
-    /// The target is master; `not_carried` writes stayed behind on the old one, which is kept
-    /// apart.
-    SwitchedWithLeak,
-    /// The old master is master, as before.
-    RolledBack,
-    /// Nothing was touched.
-    Refused,
-    /// It is not known which node is master; a later [`Effect::Report`] says how it ended.
-    Unknown,
 }
 
 /// Why an operation was refused, undone, or left something behind. The executor adds the servers'
