@@ -1,0 +1,8 @@
+//! What sessions keep while the master changes to and fro under their hands: one module per kind
+//! of state, each with clients at work through several switchovers.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod shuttle;
+mod transactions;

@@ -1,0 +1,65 @@
+//! `MULTI`: queued before, in the middle of and after switchovers, executed once.
+
+use crate::shuttle::{Dice, Work, to_and_fro};
+use crate::support::*;
+
+const CLIENTS: u64 = 6;
+const SWITCHOVERS: usize = 6;
+
+/// Increments two counters in one transaction, again and again; gives the number of commits.
+async fn count_in_pairs(mut wire: Wire, seed: u64, work: Work) -> i64 {
+    let mut dice = Dice::new(seed);
+    let mut commits = 0;
+    while !work.is_over() {
+        assert!(wire.run("MULTI").await.unwrap().ok());
+        let more = dice.roll(4);
+        for command in ["INCR left", "INCR right"] {
+            let queued = wire.run(command).await.unwrap();
+            assert_eq!(queued, Value::Simple("QUEUED".into()));
+        }
+        for _ in 0..more {
+            let queued = wire.run("GET left").await.unwrap();
+            assert_eq!(queued, Value::Simple("QUEUED".into()));
+        }
+        let results = wire.run("EXEC").await.unwrap();
+        let results = results.items();
+        assert_eq!(results.len() as u64, 2 + more, "{results:?}");
+        assert_eq!(results[0], results[1], "a transaction was torn");
+        commits += 1;
+        work.did_one();
+    }
+    commits
+}
+
+async fn check_pairs(shard: Shard) {
+    let proxy = shard.proxy_with(patient()).await;
+    let work = Work::default();
+    let mut counting = Vec::new();
+    for seed in 0..CLIENTS {
+        let wire = client(&proxy).await;
+        counting.push(tokio::spawn(count_in_pairs(wire, seed, work.clone())));
+    }
+    to_and_fro(&shard, &proxy, SWITCHOVERS, async || work.goes_on(30).await).await;
+    work.end();
+    let mut commits = 0;
+    for client in counting {
+        commits += client.await.unwrap();
+    }
+    let mut wire = client(&proxy).await;
+    for counter in ["GET left", "GET right"] {
+        let count = wire.run(counter).await.unwrap();
+        assert_eq!(count, Value::bulk(commits.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn transactions_commit_once_and_whole_through_switchovers() {
+    check_pairs(Shard::redis(1).await).await;
+}
+
+#[tokio::test]
+async fn transactions_on_kvrocks_commit_once_and_whole_through_switchovers() {
+    if let Some(shard) = Shard::kvrocks(1).await {
+        check_pairs(shard).await;
+    }
+}
