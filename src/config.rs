@@ -38,6 +38,7 @@ pub struct Config {
     pub proxy: ProxyConfig,
     pub admin: AdminConfig,
     pub switchover: SwitchoverConfig,
+    pub commands: CommandsConfig,
     pub shards: Vec<ShardConfig>,
 }
 
@@ -130,6 +131,27 @@ pub struct SwitchoverConfig {
     pub config_rewrite: bool,
     /// `host` or `host:port` at which a fenced Kvrocks node reaches the proxy's sink.
     pub fence_address: Option<String>,
+}
+
+/// `[commands]`: what becomes of commands that would pull the ground away under the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandsConfig {
+    pub replicaof: CommandAnswer,
+    pub failover: CommandAnswer,
+    pub shutdown: CommandAnswer,
+    pub client_pause: CommandAnswer,
+    pub replication: CommandAnswer,
+    pub cluster: CommandAnswer,
+    pub script_debug: CommandAnswer,
+}
+
+/// What becomes of a group of commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandAnswer {
+    Refuse,
+    Pass,
+    /// Of `FAILOVER` alone.
+    Switchover,
 }
 
 /// One `[[shard]]`: a master and its replicas behind one listen address.

@@ -20,19 +20,24 @@ use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::listener::{Door, Listener};
+use crate::client::pause::Pause;
 use crate::client::registry::Registry;
-use crate::client::seat::Limits;
-use crate::config::{Config, ProxyConfig};
+use crate::client::seat::{Limits, Shared};
+use crate::config::{CommandAnswer, CommandsConfig, Config, ProxyConfig};
+use crate::resp::command::policy::{Group, Policy, Ruling};
 use crate::resp::scan::RequestLimits;
+use crate::shard::failover::{FailoverRequest, failover};
 use crate::shard::gate_control::{GateControl, gate};
 use crate::shard::route::{RouteControl, route};
 use crate::switchover::control::{ShardSeat as ControlSeat, Shards};
 use crate::switchover::exec::Site;
+use crate::switchover::failover;
 use crate::switchover::journal::Journal;
 use crate::worker::{ShardSeat, Worker};
 use crate::{admin, telemetry};
@@ -53,6 +58,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let admin_stop = CancellationToken::new();
     tasks.spawn(admin::serve(built.admin, admin_routes, admin_stop.clone()));
     tasks.spawn(upkeep(metrics, admin_stop.clone()));
+    for (shard, requests) in built.failovers {
+        let serving = failover::serve(shards.clone(), shard, requests, admin_stop.clone());
+        tasks.spawn(serving);
+    }
     for listener in built.listeners {
         tasks.spawn(listener.run(stop.clone()));
     }
@@ -79,6 +88,7 @@ struct Built {
     workers: Vec<Worker>,
     listeners: Vec<Listener>,
     seats: Seats,
+    failovers: Vec<(Arc<str>, mpsc::Receiver<FailoverRequest>)>,
     admin: TcpListener,
     admin_address: String,
 }
@@ -95,19 +105,25 @@ impl Built {
 
         let worker_count = config.proxy.worker_count();
         let mut per_worker: Vec<Vec<ShardSeat>> = (0..worker_count).map(|_| Vec::new()).collect();
-        let mut seats = Vec::new();
+        let (mut seats, mut failovers) = (Vec::new(), Vec::new());
         for shard in &config.shards {
             let (gates, orders) = gate(worker_count);
             let (routes, reader) = route();
             let sessions = Arc::new(AtomicUsize::new(0));
+            let (desk, requests) = failover();
+            failovers.push((Arc::from(shard.name.as_str()), requests));
+            let shared = Shared {
+                sessions_live: Arc::clone(&sessions),
+                pause: Pause::default(),
+                failover: desk,
+            };
             for (seats, orders) in per_worker.iter_mut().zip(orders) {
-                let sessions = Arc::clone(&sessions);
                 let (name, route) = (shard.name.clone(), reader.clone());
                 seats.push(ShardSeat {
                     name,
                     orders,
                     route,
-                    sessions,
+                    shared: shared.clone(),
                 });
             }
             let journal = Journal::open(&config.proxy.state_dir, &shard.name)
@@ -128,7 +144,7 @@ impl Built {
         }
 
         let registry = Registry::default();
-        let limits = limits(&config.proxy);
+        let limits = limits(&config.proxy, policy(&config.commands));
         let mut workers = Vec::with_capacity(worker_count);
         for (index, shards) in per_worker.into_iter().enumerate() {
             let within = config.proxy.shutdown_timeout;
@@ -142,6 +158,7 @@ impl Built {
             workers,
             listeners,
             seats,
+            failovers,
             admin,
             admin_address,
         })
@@ -173,7 +190,23 @@ async fn listeners(config: &Config, workers: &[Worker]) -> anyhow::Result<Vec<Li
     Ok(listeners)
 }
 
-fn limits(proxy: &ProxyConfig) -> Limits {
+fn policy(commands: &CommandsConfig) -> Policy {
+    let ruling = |answer| match answer {
+        CommandAnswer::Refuse => Ruling::Refuse,
+        CommandAnswer::Pass => Ruling::Pass,
+        CommandAnswer::Switchover => Ruling::Switchover,
+    };
+    Policy::default()
+        .with(Group::Replicaof, ruling(commands.replicaof))
+        .with(Group::Failover, ruling(commands.failover))
+        .with(Group::Shutdown, ruling(commands.shutdown))
+        .with(Group::ClientPause, ruling(commands.client_pause))
+        .with(Group::Replication, ruling(commands.replication))
+        .with(Group::Cluster, ruling(commands.cluster))
+        .with(Group::ScriptDebug, ruling(commands.script_debug))
+}
+
+fn limits(proxy: &ProxyConfig, policy: Policy) -> Limits {
     Limits {
         request: RequestLimits {
             inline_bytes_max: proxy.inline_bytes_max,
@@ -187,6 +220,7 @@ fn limits(proxy: &ProxyConfig) -> Limits {
         pinned_idle_max: proxy.pinned_idle_max,
         connect_timeout: proxy.connect_timeout,
         hold_budget: proxy.hold_budget,
+        policy,
     }
 }
 

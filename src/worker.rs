@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::listener::{Door, Handover};
 use crate::client::registry::Registry;
-use crate::client::seat::{Limits, Seat};
+use crate::client::seat::{Limits, Seat, Shared};
 use crate::client::session::Session;
 use crate::shard::gate::{Gate, GateOrder};
 use crate::shard::gate_control::GateSeat;
@@ -39,8 +39,7 @@ pub struct ShardSeat {
     pub name: String,
     pub orders: GateSeat,
     pub route: RouteReader,
-    /// Live sessions of the shard, over all workers.
-    pub sessions: Arc<AtomicUsize>,
+    pub shared: Shared,
 }
 
 /// A running worker, as the acceptor and the server see it.
@@ -113,7 +112,7 @@ impl Core {
             name,
             orders,
             route,
-            sessions,
+            shared,
         } in shards
         {
             let gate = Gate::shut(Arc::clone(&orders.receivers));
@@ -122,7 +121,7 @@ impl Core {
                 &route,
                 self.limits.clone(),
                 self.registry.clone(),
-                sessions,
+                shared,
             );
             let metrics = WorkerMetrics::new(&name, self.index);
             // Both end with the runtime: orders must be obeyed while sessions drain.

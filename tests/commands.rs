@@ -240,7 +240,7 @@ fn check(commands: &[Described]) {
         let verdict = command.verdict();
         let on_a_lane = verdict.path == Path::Lane;
         let changes_data = command.has("write") || command.has("may_replicate");
-        let refused = matches!(verdict.path, Path::Refused(_));
+        let refused = matches!(verdict.path, Path::Refused(_) | Path::Ruled(_));
         claim(
             !changes_data || verdict.writes || refused,
             "writes and is not held",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman::config::{self, Config, ConfigErrors, LogFormat, LogLevel};
+use pointsman::config::{self, CommandAnswer, Config, ConfigErrors, LogFormat, LogLevel};
 
 const MINIMAL: &str = r#"
 [admin]
@@ -228,6 +228,33 @@ etc/p.toml:2:10: `lanes` is 99999: set it to a number from 0 to 1024
     |          ^^^^^
 1 problem in the config file";
     assert_eq!(errors.expect_err("out of range").to_string(), expected);
+}
+
+#[test]
+fn what_becomes_of_a_group_of_commands_is_one_of_a_few_words() {
+    let config = parse(&minimal_with(
+        "[commands]\nfailover = \"switchover\"\nshutdown = \"pass\"\nclient_pause = \"refuse\"",
+    ));
+    assert_eq!(config.commands.failover, CommandAnswer::Switchover);
+    assert_eq!(config.commands.shutdown, CommandAnswer::Pass);
+    assert_eq!(config.commands.client_pause, CommandAnswer::Refuse);
+    assert_eq!(config.commands.replication, CommandAnswer::Refuse);
+    check(
+        &minimal_with("[commands]\nshutdown = \"switchover\"\nreplica_of = \"pass\"\ncluster = 1"),
+        &[
+            (
+                2,
+                12,
+                "`shutdown` is \"switchover\": set it to \"refuse\" or \"pass\"",
+            ),
+            (
+                3,
+                1,
+                "there is no key `replica_of` in [commands]: did you mean `replicaof`?",
+            ),
+            (4, 11, "`cluster` is a number: write a text in quotes"),
+        ],
+    );
 }
 
 #[test]

@@ -27,6 +27,9 @@ impl Session {
         if matches!(local, Local::Auth | Local::Hello | Local::Select) {
             return self.change_identity(local, len).await;
         }
+        if local == Local::Failover {
+            return self.failover(len).await;
+        }
         let request = self.input.split_to(len).freeze();
         let words: Vec<&[u8]> = args(&request).collect();
         let reply = match local {

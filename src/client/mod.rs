@@ -8,6 +8,8 @@
 //! * [`outbox`]: the client's write half; replies leave through it in order.
 //! * [`state`]: what a session is to the server and what it has open there.
 //! * [`local`]: commands that the proxy answers itself.
+//! * [`failover`]: `FAILOVER`, where it means the proxy's own switchover.
+//! * [`pause`]: what is known of a pause that a client has set.
 //! * [`registry`]: the live sessions of the whole proxy, for `CLIENT LIST`.
 //! * [`scripts`]: scripts that clients have sent, for the next master.
 //! * [`relay`]: a session on a pinned connection.
@@ -16,10 +18,12 @@
 //! a route whose epoch changes.
 
 pub mod counts;
+pub mod failover;
 pub mod links;
 pub mod listener;
 pub mod local;
 pub mod outbox;
+pub mod pause;
 pub mod registry;
 pub mod relay;
 pub mod scripts;

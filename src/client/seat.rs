@@ -17,9 +17,12 @@ use slab::Slab;
 use super::counts::Counts;
 use super::links::{LaneAnswer, LaneUse, NodeLinks};
 use super::outbox::Outbox;
+use super::pause::Pause;
 use super::registry::Registry;
 use super::scripts::Scripts;
+use crate::resp::command::policy::Policy;
 use crate::resp::scan::{ReplyKind, RequestLimits, write_request};
+use crate::shard::failover::FailoverDesk;
 use crate::shard::gate::Gate;
 use crate::shard::route::{RouteCache, RouteReader};
 use crate::upstream::connection::DialError;
@@ -46,6 +49,7 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long a command waits for a master.
     pub hold_budget: Duration,
+    pub policy: Policy,
 }
 
 impl Limits {
@@ -56,6 +60,14 @@ impl Limits {
     }
 }
 
+/// What the workers of one shard share beside its gate and route.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    pub sessions_live: Arc<AtomicUsize>,
+    pub pause: Pause,
+    pub failover: FailoverDesk,
+}
+
 /// One worker's seat at one shard.
 #[derive(Debug)]
 pub struct Seat {
@@ -64,6 +76,8 @@ pub struct Seat {
     pub counts: Rc<Counts>,
     pub registry: Registry,
     pub scripts: Scripts,
+    pub pause: Pause,
+    pub failover: FailoverDesk,
     route: RefCell<RouteCache>,
     nodes: RefCell<HashMap<Rc<str>, Rc<NodeLinks>>>,
     current: RefCell<Option<(u64, Rc<NodeLinks>)>>,
@@ -83,7 +97,7 @@ impl Seat {
         route: &RouteReader,
         limits: Limits,
         registry: Registry,
-        sessions_live: Arc<AtomicUsize>,
+        shared: Shared,
     ) -> Rc<Self> {
         Rc::new(Self {
             gate,
@@ -91,6 +105,8 @@ impl Seat {
             counts: Rc::default(),
             registry,
             scripts: Scripts::default(),
+            pause: shared.pause,
+            failover: shared.failover,
             route: RefCell::new(route.cache()),
             nodes: RefCell::default(),
             current: RefCell::default(),
@@ -98,7 +114,7 @@ impl Seat {
             spare: RefCell::default(),
             outboxes: RefCell::default(),
             stopping: Cell::new(false),
-            sessions_live,
+            sessions_live: shared.sessions_live,
         })
     }
 

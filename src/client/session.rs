@@ -25,6 +25,7 @@ use super::registry::Entry;
 use super::scripts::brought_by;
 use super::seat::Seat;
 use super::state::{Closed, ReplyMode};
+use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Verdict, classify};
 use crate::resp::scan::{Form, Request, RequestScanner, reframe};
 use crate::upstream::identity::{Credentials, Identity, Resp};
@@ -243,10 +244,10 @@ impl Session {
         }
         let write = verdict.writes;
         match verdict.path {
-            Path::Lane if len <= LANE_REQUEST_BYTES_MAX => {}
+            Path::Lane if self.suits_a_lane(len, write) => {}
             Path::Lane | Path::Pinned(_) => return Err(Step::Relay),
             Path::Local(local) => return Err(Step::Answer(local, len)),
-            Path::Refused(text) => {
+            Path::Refused(text) | Path::Ruled(&Ruled { refusal: text, .. }) => {
                 return self.answer_error_in_place(run, len, format!("-{text}\r\n").as_bytes());
             }
         }
@@ -273,7 +274,13 @@ impl Session {
         if let Some(script) = brought_by(name, arg) {
             self.seat.scripts.note(script);
         }
-        classify(name, arg, argc)
+        self.seat.limits.policy.settle(classify(name, arg, argc))
+    }
+
+    /// Whether a request of a command that lanes carry may go on one: it delays nobody else there.
+    #[inline]
+    pub(super) fn suits_a_lane(&self, len: usize, write: bool) -> bool {
+        len <= LANE_REQUEST_BYTES_MAX && !self.seat.pause.stops(write || self.writes)
     }
 
     fn refused_unauthenticated(&self, verdict: &Verdict) -> Option<Bytes> {

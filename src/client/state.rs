@@ -84,6 +84,8 @@ pub struct Transaction {
     pub carried: bool,
     /// It could not be: `EXEC` must answer an error.
     pub broken: bool,
+    /// The words of the `CLIENT PAUSE` or `UNPAUSE` that was queued last.
+    pub pause: Option<Vec<Vec<u8>>>,
 }
 
 impl Transaction {

@@ -14,12 +14,15 @@ use super::address::{self, Address};
 use super::locate::{self, Excerpt, Problem};
 use super::read::{self, Findings, Section};
 use super::shards::{self, ListenRead, ShardRead};
-use super::{AdminConfig, Config, LogFormat, LogLevel, ProxyConfig, SwitchoverConfig};
+use super::{
+    AdminConfig, CommandAnswer, CommandsConfig, Config, LogFormat, LogLevel, ProxyConfig,
+    SwitchoverConfig,
+};
 
 const MIB: u64 = 1024 * 1024;
 /// No wait of any kind may be configured to be longer than an hour.
 const WAIT_MS: RangeInclusive<u64> = 1..=3_600_000;
-const SECTIONS: [&str; 4] = ["proxy", "admin", "switchover", "shard"];
+const SECTIONS: [&str; 5] = ["proxy", "admin", "switchover", "commands", "shard"];
 
 /// One key that the file may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,12 @@ pub fn keys() -> Vec<Key> {
     read_switchover(Section::new(
         &mut findings,
         "[switchover]",
+        Some(&table),
+        0..0,
+    ));
+    read_commands(Section::new(
+        &mut findings,
+        "[commands]",
         Some(&table),
         0..0,
     ));
@@ -73,6 +82,7 @@ pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
         findings.report_absent(advice.to_owned());
     }
     let switchover = read_switchover(section(&mut findings, root, "switchover", "[switchover]"));
+    let commands = read_commands(section(&mut findings, root, "commands", "[commands]"));
     let shards = shards::read_shards(&mut findings, root);
     shards::check_across(&mut findings, admin.as_ref(), &shards);
 
@@ -84,6 +94,7 @@ pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
                 listen: listen.text,
             },
             switchover,
+            commands,
             shards: shards.into_iter().map(ShardRead::into_config).collect(),
         }),
         _ => Err(findings.finish().0),
@@ -171,6 +182,24 @@ fn read_switchover(mut section: Section<'_, '_>) -> SwitchoverConfig {
     };
     section.finish();
     switchover
+}
+
+fn read_commands(mut section: Section<'_, '_>) -> CommandsConfig {
+    let s = &mut section;
+    let refuse = ("refuse", CommandAnswer::Refuse);
+    let pass = ("pass", CommandAnswer::Pass);
+    let switchover = ("switchover", CommandAnswer::Switchover);
+    let commands = CommandsConfig {
+        replicaof: s.choice("replicaof", refuse, &[pass]),
+        failover: s.choice("failover", refuse, &[pass, switchover]),
+        shutdown: s.choice("shutdown", refuse, &[pass]),
+        client_pause: s.choice("client_pause", pass, &[refuse]),
+        replication: s.choice("replication", refuse, &[pass]),
+        cluster: s.choice("cluster", refuse, &[pass]),
+        script_debug: s.choice("script_debug", refuse, &[pass]),
+    };
+    section.finish();
+    commands
 }
 
 /// A top-level table as a section to read; one of the wrong type is reported and read as absent.

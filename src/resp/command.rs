@@ -20,9 +20,11 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use self::index::Rule;
+use self::policy::Ruled;
 use self::table::UNKNOWN;
 
 mod index;
+pub mod policy;
 mod table;
 
 /// What kind of command it is, for metrics, logs and whoever has to explain a wait.
@@ -59,6 +61,8 @@ pub enum Path {
     Local(Local),
     /// An error: its full text, without the leading `-` and the line end.
     Refused(&'static str),
+    /// As the operator has decided: [`policy::Policy::settle`] says which of the above.
+    Ruled(&'static Ruled),
 }
 
 /// Why a command needs a connection of its own.
@@ -78,6 +82,12 @@ pub enum Pin {
     Monitor,
     /// Client-side caching: the connection will receive invalidations.
     Tracking,
+    /// `CLIENT PAUSE`: while it lasts, nobody may wait on a shared connection.
+    Pause,
+    /// `CLIENT UNPAUSE`.
+    Unpause,
+    /// Turns the connection into something that is not requests and replies.
+    Tunnel,
     /// Leaves behind what nobody knows: the connection is never given back.
     Sticky,
     /// One reply and a clean connection, but possibly slow, huge or not to be queued.
@@ -113,6 +123,8 @@ pub enum Local {
     ClientNoTouch,
     ClientGetRedir,
     ClientTrackingInfo,
+    /// `FAILOVER` where it means the proxy's own switchover.
+    Failover,
     /// `CLIENT CAPA redirect` would turn READONLY errors into redirections past the proxy.
     ClientCapa,
 }

@@ -213,7 +213,27 @@ impl<G: Gates, R: Routes> Shards<G, R> {
             .cloned()
     }
 
-    fn begin(&self, shard: &str, to: &str, dry_run: bool) -> Result<String, StartError> {
+    /// Starts a switchover to a node that has `sync_timeout` to receive every write, by default
+    /// as long as the configuration says.
+    pub fn begin_within(
+        &self,
+        shard: &str,
+        to: &str,
+        sync_timeout: Option<Duration>,
+    ) -> Result<String, StartError> {
+        self.begin(shard, to, |from, to| Task::Switch {
+            from,
+            to,
+            sync_timeout,
+        })
+    }
+
+    fn begin(
+        &self,
+        shard: &str,
+        to: &str,
+        task: impl FnOnce(NodeName, NodeName) -> Task,
+    ) -> Result<String, StartError> {
         let shard = self.shard(shard).ok_or(StartError::UnknownShard)?;
         if self.shared.stopping.is_cancelled() {
             return Err(StartError::ShuttingDown);
@@ -252,11 +272,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         if let Some(id) = busy {
             return Err(StartError::Busy { id });
         }
-        let task = if dry_run {
-            Task::DryRun { from, to }
-        } else {
-            Task::Switch { from, to }
-        };
+        let task = task(from, to);
         self.remember(operation.clone());
         let order = Order {
             operation,
@@ -290,7 +306,12 @@ impl<G: Gates, R: Routes> Control for Shards<G, R> {
         to: String,
         dry_run: bool,
     ) -> BoxFuture<'_, Result<String, StartError>> {
-        Box::pin(async move { self.begin(&shard, &to, dry_run) })
+        Box::pin(async move {
+            if dry_run {
+                return self.begin(&shard, &to, |from, to| Task::DryRun { from, to });
+            }
+            self.begin_within(&shard, &to, None)
+        })
     }
 
     fn operation(&self, id: &str) -> Option<OperationView> {

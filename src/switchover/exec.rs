@@ -52,6 +52,8 @@ pub enum Task {
     Switch {
         from: NodeName,
         to: NodeName,
+        /// Instead of the configured one.
+        sync_timeout: Option<Duration>,
     },
     DryRun {
         from: NodeName,
@@ -115,6 +117,7 @@ pub struct Exec<G, R> {
     master: Master,
     timers: [Option<Instant>; 5],
     retry_after: Duration,
+    sync_timeout: Duration,
     measured: Measured,
     words: Vec<String>,
     progress: Arc<Progress>,
@@ -144,8 +147,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         let terms = Terms {
             force_on_timeout: site.switchover.force_on_timeout,
         };
+        let sync_timeout_configured = site.switchover.sync_timeout;
         let (from, to, begun) = match &task {
-            Task::Switch { from, to } | Task::DryRun { from, to } => {
+            Task::Switch { from, to, .. } | Task::DryRun { from, to } => {
                 (from.clone(), to.clone(), None)
             }
             Task::Recover(begin) => (
@@ -153,6 +157,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 begin.to.as_str().into(),
                 Some(begin.clone()),
             ),
+        };
+        let sync_timeout = match task {
+            Task::Switch { sync_timeout, .. } => sync_timeout,
+            Task::DryRun { .. } | Task::Recover(_) => None,
         };
         let (state, effects) = match &begun {
             Some(begin) => plan::recover(begin.terms, begin.facts),
@@ -190,6 +198,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             },
             timers: [None; 5],
             retry_after: RETRY_FIRST,
+            sync_timeout: sync_timeout.unwrap_or(sync_timeout_configured),
             measured: Measured::start(),
             words: Vec::new(),
             progress,

@@ -16,6 +16,7 @@
 pub mod attach;
 pub mod control;
 pub mod exec;
+pub mod failover;
 pub mod journal;
 pub mod kvrocks;
 pub mod orders;

@@ -25,6 +25,7 @@ pub const SHARD: &str = "demo";
 pub struct Settings {
     pub proxy: String,
     pub switchover: String,
+    pub commands: String,
     pub shard: String,
 }
 
@@ -120,11 +121,12 @@ impl Proxy {
 fn config_text(dir: &Path, addr: &str, admin: &str, nodes: &[String], more: &Settings) -> String {
     let nodes: Vec<String> = nodes.iter().map(|node| format!("{node:?}")).collect();
     format!(
-        "[proxy]\nstate_dir = {:?}\n{}\n[admin]\nlisten = {admin:?}\n\n[switchover]\n{}\n\
+        "[proxy]\nstate_dir = {:?}\n{}\n[admin]\nlisten = {admin:?}\n\n[switchover]\n{}\n\n[commands]\n{}\n\
          [[shard]]\nname = {SHARD:?}\nlisten = {addr:?}\nnodes = [{}]\n{}\n",
         dir.display().to_string(),
         more.proxy,
         more.switchover,
+        more.commands,
         nodes.join(", "),
         more.shard,
     )
@@ -139,6 +141,7 @@ mod tests {
         let more = Settings {
             proxy: "workers = 1".into(),
             switchover: "max_lag = 7".into(),
+            commands: "shutdown = \"pass\"".into(),
             shard: "password = \"p\"".into(),
         };
         let nodes = ["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
@@ -152,6 +155,7 @@ mod tests {
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["proxy"]["workers"].as_integer(), Some(1));
         assert_eq!(table["switchover"]["max_lag"].as_integer(), Some(7));
+        assert_eq!(table["commands"]["shutdown"].as_str(), Some("pass"));
         assert_eq!(table["shard"][0]["password"].as_str(), Some("p"));
         assert_eq!(table["shard"][0]["nodes"].as_array().map(Vec::len), Some(2));
     }

@@ -123,6 +123,7 @@ impl Relay<'_> {
         if expect.write {
             self.session.seat.gate.write_ended(1);
         }
+        self.settle_pause(kind);
         match expect.what {
             Awaited::Multi if kind == ReplyKind::Error => self.transaction = None,
             Awaited::Queued if !bytes.starts_with(b"+QUEUED") => {

@@ -6,6 +6,7 @@ use super::super::session::LANE_REQUEST_BYTES_MAX;
 use super::super::state::{Blocked, Closed, ReplyMode, Transaction};
 use super::{Awaited, Expect, Feed, Keeps, OUT_BYTES_MAX, Relay, Upload, keeps_after};
 use crate::client::session::BACKLOG_PAUSE_BYTES;
+use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
 use crate::resp::scan::{Form, Request, RequestScanner, args};
 use crate::upstream::identity::Resp;
@@ -165,14 +166,15 @@ impl Relay<'_> {
         };
         match verdict.path {
             // What it subscribes to must be known, so it is collected.
-            Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_))
+            Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_) | Pin::Pause)
                 if session.input.len() < session.seat.limits.session_buffer_bytes_max =>
             {
                 return Ok(Feed::Read);
             }
             Path::Local(_)
             | Path::Refused(_)
-            | Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) => {
+            | Path::Ruled(_)
+            | Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_) | Pin::Pause | Pin::Tunnel) => {
                 session.outbox.push(b"-ERR this command is too long\r\n");
                 return Err(Closed::ProtocolError);
             }
@@ -199,9 +201,11 @@ impl Relay<'_> {
             None => self.session.verdict(&self.session.input),
         };
         match verdict.path {
-            Path::Refused(text) => return Ok(self.refuse(len, text)),
+            Path::Refused(text) | Path::Ruled(&Ruled { refusal: text, .. }) => {
+                return Ok(self.refuse(len, text));
+            }
             Path::Local(local) => return Ok(self.local(local, len)),
-            Path::Lane if len <= LANE_REQUEST_BYTES_MAX && self.is_clean() => {
+            Path::Lane if self.is_clean() && self.session.suits_a_lane(len, verdict.writes) => {
                 self.session.scanner = RequestScanner::default();
                 return Ok(Some(Feed::Leave));
             }
@@ -220,6 +224,14 @@ impl Relay<'_> {
                 return Ok(Some(Feed::Wait));
             }
         }
+        if self.needs_quiet(&verdict) && !self.expects.is_empty() {
+            self.judge_later(len);
+            return Ok(Some(Feed::Wait));
+        }
+        if verdict.path == Path::Pinned(Pin::Tunnel) && self.transaction.is_none() {
+            return Ok(Some(Feed::Tunnel(len)));
+        }
+        self.note_pause(&verdict);
         self.pass_on(len, verdict);
         Ok(None)
     }
@@ -429,6 +441,9 @@ impl Relay<'_> {
     fn local(&mut self, local: Local, len: usize) -> Option<Feed> {
         let ends = matches!(local, Local::Quit | Local::Reset);
         if self.transaction.is_some() && !ends {
+            if local == Local::Failover {
+                return self.refuse(len, "ERR FAILOVER is not possible in a transaction");
+            }
             if local == Local::ClientReply {
                 return self.refuse(len, "ERR CLIENT REPLY is not possible in a transaction");
             }

@@ -7,6 +7,7 @@
 //!
 //! * [`feed`]: requests, client to server.
 //! * [`deal`]: replies, server to client.
+//! * [`tunnel`]: bytes both ways, for what is not requests and replies.
 //! * [`carry`]: what was open on the old master is opened again on the new one.
 //!
 //! **Invariants:** no byte of a write passes a closed gate unless the server cannot execute it
@@ -16,6 +17,8 @@
 mod carry;
 mod deal;
 mod feed;
+mod pauses;
+mod tunnel;
 
 use std::collections::{HashSet, VecDeque};
 use std::future::{Future, poll_fn};
@@ -27,6 +30,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::io::poll_read_buf;
 
+use self::pauses::Pausing;
 use super::links::NodeLinks;
 use super::local::OwnLink;
 use super::outbox::OutboxState;
@@ -104,6 +108,8 @@ enum Feed {
     Carry,
     /// Writes are held: the blocked command is called back before the master is fenced.
     CallBack,
+    /// The `len` bytes in front turn the connection into a tunnel.
+    Tunnel(usize),
     /// An answer of the session itself to the `len` bytes in front.
     Answer(Local, usize),
 }
@@ -153,6 +159,8 @@ struct Relay<'s> {
     subscriptions: Subscriptions,
     /// What the subscription under way adds, to be forgotten when the server refuses it.
     subscribing: Vec<Bytes>,
+    /// A pause that the server has not answered yet.
+    pausing: Option<Pausing>,
     upload: Option<Upload>,
     blocked: Option<Blocked>,
     /// The old master unblocked the command; it is sent again to the new one.
@@ -202,6 +210,7 @@ impl<'s> Relay<'s> {
             keeps: Keeps::Nothing,
             subscriptions: Subscriptions::default(),
             subscribing: Vec::new(),
+            pausing: None,
             upload: None,
             blocked: None,
             reissue: false,
@@ -239,6 +248,10 @@ impl<'s> Relay<'s> {
                 }
                 Feed::Answer(local, len) => {
                     self.answer(local, len).await?;
+                    continue;
+                }
+                Feed::Tunnel(len) => {
+                    self.tunnel(len).await?;
                     continue;
                 }
                 Feed::Hold => self.note_held()?,
@@ -441,13 +454,14 @@ impl<'s> Relay<'s> {
 
     /// The server may take for ever to answer. It lets go of what waits for a client that is gone.
     fn waits_on_server(&self) -> bool {
-        matches!(
-            self.expects.front(),
+        match self.expects.front() {
             Some(Expect {
                 what: Awaited::Wait | Awaited::Blocking,
                 ..
-            })
-        )
+            }) => true,
+            Some(Expect { write, .. }) => self.session.seat.pause.stops(*write),
+            None => false,
+        }
     }
 
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,6 +9,7 @@
 //! replicated, on every server that has it. A row says nothing about arity: a known command with a
 //! wrong number of arguments gets one error from the server, as it would without the proxy.
 
+use super::policy::{Group, Ruled};
 use super::{Class, Local, Path, Pin, Verdict};
 
 mod containers;
@@ -51,10 +52,32 @@ const WRITE_ONE_SHOT: Verdict = pinned_write(Class::Write, Pin::OneShot);
 const ADMIN_ONE_SHOT: Verdict = pinned(Class::Admin, Pin::OneShot);
 const ADMIN_WRITE: Verdict = pinned_write(Class::Admin, Pin::OneShot);
 
-const OF_REPLICATION: Verdict = refused(
-    "ERR this is a command of the replication protocol and is refused by pointsman: \
-     attach replicas to a node itself",
-);
+const PAUSE: Verdict = pinned_write(Class::Admin, Pin::Pause);
+const UNPAUSE: Verdict = pinned_write(Class::Admin, Pin::Unpause);
+const STICKY: Verdict = pinned(Class::Session, Pin::Sticky);
+const TUNNEL: Verdict = pinned(Class::Admin, Pin::Tunnel);
+
+const REFUSAL_OF_REPLICATION: &str = "ERR this is a command of the replication protocol and is refused by pointsman: \
+     attach replicas to a node itself";
+
+/// The replication protocol until the connection is a replica's.
+const OF_REPLICATION: Verdict = ruled(&Ruled {
+    group: Group::Replication,
+    refusal: REFUSAL_OF_REPLICATION,
+    passed: STICKY,
+});
+/// From here on the connection is a replica's.
+const REPLICATES: Verdict = ruled(&Ruled {
+    group: Group::Replication,
+    refusal: REFUSAL_OF_REPLICATION,
+    passed: TUNNEL,
+});
+/// A raw write of the replication protocol.
+const APPLIES: Verdict = ruled(&Ruled {
+    group: Group::Replication,
+    refusal: REFUSAL_OF_REPLICATION,
+    passed: UNKNOWN,
+});
 
 const fn lane(class: Class, writes: bool) -> Verdict {
     Verdict {
@@ -96,6 +119,14 @@ const fn refused(text: &'static str) -> Verdict {
     }
 }
 
+const fn ruled(ruled: &'static Ruled) -> Verdict {
+    Verdict {
+        class: ruled.passed.class,
+        writes: ruled.passed.writes,
+        path: Path::Ruled(ruled),
+    }
+}
+
 /// Refuses a command with a text that names it and says what to do instead.
 macro_rules! refuse {
     ($command:literal, $instead:literal) => {
@@ -108,3 +139,16 @@ macro_rules! refuse {
     };
 }
 use refuse;
+
+/// A command that the operator decides about: its group, what it is when it is let through, and the
+/// text to refuse it with otherwise.
+macro_rules! by_policy {
+    ($group:ident, $passed:expr, $command:literal, $instead:literal) => {
+        super::ruled(&crate::resp::command::policy::Ruled {
+            group: crate::resp::command::policy::Group::$group,
+            refusal: concat!("ERR ", $command, " is refused by pointsman: ", $instead),
+            passed: $passed,
+        })
+    };
+}
+use by_policy;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::Class::{Admin, Blocking, MayWrite, Read, Refused, Write};
+use super::policy::{Group, Policy, Ruling};
 use super::table::{BLOCKABLES, CONTAINERS, ROWS};
 use super::*;
 
@@ -234,7 +235,6 @@ fn what_would_change_the_master_behind_the_proxy_is_refused_with_advice() {
         "SLAVEOF h 1",
         "FAILOVER",
         "SHUTDOWN NOSAVE",
-        "CLIENT PAUSE 1",
         "PSYNC ? -1",
         "SYNC",
         "REPLCONF ACK 1",
@@ -247,14 +247,16 @@ fn what_would_change_the_master_behind_the_proxy_is_refused_with_advice() {
         "_DB_NAME",
         "POST / HTTP/1.1",
         "SCRIPT DEBUG YES",
-        "CLIENT UNPAUSE",
         "RESTORE-ASKING k 0 v",
     ] {
-        assert!(matches!(verdict(line).path, Path::Refused(_)), "{line}");
+        let settled = Policy::default().settle(verdict(line));
+        assert!(matches!(settled.path, Path::Refused(_)), "{line}");
     }
     for (name, sub, verdict) in rows() {
-        let Path::Refused(text) = verdict.path else {
-            continue;
+        let text = match verdict.path {
+            Path::Refused(text) => text,
+            Path::Ruled(ruled) => ruled.refusal,
+            _ => continue,
         };
         assert!(
             text.starts_with("ERR ") && text.contains("refused by pointsman: "),
@@ -288,5 +290,52 @@ fn class_and_path_of_every_row_agree() {
         assert!(!matches!(class, Write | MayWrite) || writes, "{row}");
         assert!(class != Blocking || path != Path::Lane, "{row}");
         assert!(!matches!(path, Path::Local(_)) || !writes, "{row}");
+        if let Path::Ruled(ruled) = path {
+            assert!(
+                matches!(ruled.passed.path, Path::Pinned(_)),
+                "{row}: not for a shared connection"
+            );
+        }
     }
+}
+
+#[test]
+fn the_operator_decides_group_by_group() {
+    let lines = [
+        ("REPLICAOF h 1", Group::Replicaof, Pin::OneShot),
+        ("SHUTDOWN", Group::Shutdown, Pin::OneShot),
+        ("FAILOVER", Group::Failover, Pin::OneShot),
+        ("CLIENT PAUSE 1", Group::ClientPause, Pin::Pause),
+        ("CLIENT UNPAUSE", Group::ClientPause, Pin::Unpause),
+        ("PSYNC ? -1", Group::Replication, Pin::Tunnel),
+        ("REPLCONF capa eof", Group::Replication, Pin::Sticky),
+        ("CLUSTER RESET", Group::Cluster, Pin::OneShot),
+        ("SCRIPT DEBUG YES", Group::ScriptDebug, Pin::Tunnel),
+    ];
+    for (line, group, pin) in lines {
+        for other in lines.map(|(_, other, _)| other) {
+            let policy = lines
+                .iter()
+                .fold(Policy::default(), |policy, (_, group, _)| {
+                    policy.with(*group, Ruling::Refuse)
+                })
+                .with(other, Ruling::Pass);
+            let settled = policy.settle(verdict(line)).path;
+            if other == group {
+                assert_eq!(settled, Path::Pinned(pin), "{line}");
+            } else {
+                assert!(matches!(settled, Path::Refused(_)), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pause_is_passed_and_failover_can_mean_the_proxys_own() {
+    let policy = Policy::default();
+    let paused = policy.settle(verdict("CLIENT PAUSE 1"));
+    assert_eq!(paused.path, Path::Pinned(Pin::Pause));
+    let policy = policy.with(Group::Failover, Ruling::Switchover);
+    let failover = policy.settle(verdict("FAILOVER")).path;
+    assert_eq!(failover, Path::Local(Local::Failover));
 }

@@ -324,7 +324,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         let settings = &self.site.switchover;
         let length = match timer {
             Timer::Drain => settings.drain_timeout,
-            Timer::Sync => settings.sync_timeout,
+            Timer::Sync => self.sync_timeout,
             Timer::Hold => settings.pause_timeout,
             Timer::Demote => settings.demote_timeout,
             Timer::Retry => {

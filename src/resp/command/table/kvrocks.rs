@@ -3,7 +3,7 @@
 //! Its own `COMMAND` flags can't be used for most of them: everything that is not flagged as a
 //! write is shown as read-only there, the replication protocol and `NAMESPACE` included.
 
-use super::{ADMIN_ONE_SHOT, OF_REPLICATION, READ, READ_ONE_SHOT, Row, WRITE, WRITE_ONE_SHOT};
+use super::{ADMIN_ONE_SHOT, APPLIES, READ, READ_ONE_SHOT, REPLICATES, Row, WRITE, WRITE_ONE_SHOT};
 
 pub(super) const ROWS: &[Row] = &[
     // Keys and values.
@@ -36,8 +36,8 @@ pub(super) const ROWS: &[Row] = &[
     // Reads the raw log: no key of it is changed, but one call may return a lot.
     ("POLLUPDATES", READ_ONE_SHOT),
     // Replication.
-    ("APPLYBATCH", OF_REPLICATION),
-    ("_FETCH_META", OF_REPLICATION),
-    ("_FETCH_FILE", OF_REPLICATION),
-    ("_DB_NAME", OF_REPLICATION),
+    ("APPLYBATCH", APPLIES),
+    ("_FETCH_META", REPLICATES),
+    ("_FETCH_FILE", REPLICATES),
+    ("_DB_NAME", REPLICATES),
 ];

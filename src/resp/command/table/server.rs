@@ -1,7 +1,8 @@
 //! Commands without subcommands that concern the connection or the server rather than a key.
 
 use super::{
-    ADMIN_ONE_SHOT, OF_REPLICATION, PUBLISH, READ, Row, local, pinned, pinned_write, refuse,
+    ADMIN_ONE_SHOT, ADMIN_WRITE, OF_REPLICATION, PUBLISH, READ, REPLICATES, Row, WRITE_ONE_SHOT,
+    by_policy, local, pinned, pinned_write, refuse,
 };
 use crate::resp::command::Class::{Admin, Blocking, PubSub, Session, Transaction};
 use crate::resp::command::{Local, Pin, SubKind};
@@ -61,16 +62,16 @@ pub(super) const ROWS: &[Row] = &[
     ("HOTKEYS", ADMIN_ONE_SHOT),
 
     // What would change or stop the master behind the proxy's back.
-    ("REPLICAOF", refuse!("REPLICAOF", "the master is changed with `pointsman switchover`")),
-    ("SLAVEOF", refuse!("SLAVEOF", "the master is changed with `pointsman switchover`")),
-    ("FAILOVER", refuse!("FAILOVER", "the master is changed with `pointsman switchover`")),
-    ("SHUTDOWN", refuse!("SHUTDOWN", "switch over, then stop the node on its own address")),
+    ("REPLICAOF", by_policy!(Replicaof, ADMIN_WRITE, "REPLICAOF", "the master is changed with `pointsman switchover`")),
+    ("SLAVEOF", by_policy!(Replicaof, ADMIN_WRITE, "SLAVEOF", "the master is changed with `pointsman switchover`")),
+    ("FAILOVER", by_policy!(Failover, ADMIN_WRITE, "FAILOVER", "the master is changed with `pointsman switchover`")),
+    ("SHUTDOWN", by_policy!(Shutdown, ADMIN_WRITE, "SHUTDOWN", "switch over, then stop the node on its own address")),
 
     // The replication protocol, which turns the connection into something else.
-    ("SYNC", OF_REPLICATION),
-    ("PSYNC", OF_REPLICATION),
+    ("SYNC", REPLICATES),
+    ("PSYNC", REPLICATES),
     ("REPLCONF", OF_REPLICATION),
-    ("RESTORE-ASKING", refuse!("RESTORE-ASKING", "slots are moved between the nodes themselves")),
+    ("RESTORE-ASKING", by_policy!(Cluster, WRITE_ONE_SHOT, "RESTORE-ASKING", "slots are moved between the nodes themselves")),
 
     // How an HTTP request begins that was aimed at a Redis port; the server hangs up on it.
     ("POST", refuse!("POST", "this port speaks the Redis protocol, not HTTP")),
