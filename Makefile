@@ -1,6 +1,6 @@
 # Everything here works on a fresh Debian or Ubuntu machine that has Rust: `setup` installs the rest.
 
-.PHONY: help setup build demo test bench bench-switchover bench-parts lint fmt fmt-check ci
+.PHONY: help setup setup-clients build demo test test-clients bench bench-switchover bench-parts lint fmt fmt-check ci
 
 help:       ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -8,14 +8,20 @@ help:       ## show this list
 setup:      ## install redis-server and a linker where they are missing; print versions
 	@scripts/setup.sh
 
+setup-clients: setup ## install the client libraries that are tested, below target/ where possible
+	@scripts/setup-clients.sh
+
 build: setup ## build the optimised program: target/release/pointsman
 	cargo build --release
 
 demo: build ## five switchovers under load with proof; options in DEMO_ARGS="--seconds 5"
 	target/release/pointsman demo $(DEMO_ARGS)
 
-test: setup ## all tests; servers are started and ended by the tests themselves
-	cargo test
+test: setup-clients ## all tests; servers are started and ended by the tests themselves
+	POINTSMAN_CLIENTS=required cargo test
+
+test-clients: setup-clients ## only the tests of real client libraries through switchovers
+	POINTSMAN_CLIENTS=required cargo test --test real_clients
 
 bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options in BENCH_ARGS="--quick"
 	@scripts/setup.sh bench

@@ -342,3 +342,19 @@ async fn a_script_known_before_can_be_called_by_its_digest_after() {
     let reply = wire.call(&["EVALSHA", &digest, "1", "k"]).await.unwrap();
     assert_eq!(reply, Value::Int(1));
 }
+
+/// Libraries ask on every new connection for what only newer servers know.
+#[tokio::test]
+async fn a_command_that_the_server_does_not_know_leaves_nothing_that_must_be_carried() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy_with(patient()).await;
+    let mut wire = client(&proxy).await;
+    for line in ["CLIENT MAINT_NOTIFICATIONS ON", "NOSUCHCOMMAND x"] {
+        let direct = shard.wire(0).await.run(line).await.unwrap();
+        assert!(direct.text().contains("unknown"), "{direct:?}");
+        assert_eq!(wire.run(line).await.unwrap(), direct);
+    }
+    let report = switchover(&proxy, &shard.addr(1)).await;
+    assert_eq!(report.outcome, "switched", "{:?}", report.reasons);
+    assert!(wire.run("SET k after").await.unwrap().ok());
+}

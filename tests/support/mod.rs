@@ -45,8 +45,13 @@ impl Shard {
 
     /// `None`, with a line that says so, where there is no Kvrocks.
     pub async fn kvrocks(replicas: usize) -> Option<Shard> {
+        Shard::kvrocks_with(replicas, &[]).await
+    }
+
+    /// `options` as pairs of `--key` and value.
+    pub async fn kvrocks_with(replicas: usize, options: &[&str]) -> Option<Shard> {
         match Engine::find(EngineChoice::Kvrocks) {
-            Ok(engine) => Some(Shard::start(&engine, replicas, &[]).await),
+            Ok(engine) => Some(Shard::start(&engine, replicas, options).await),
             Err(error) => {
                 say_skipped(&error.to_string());
                 None
@@ -62,6 +67,11 @@ impl Shard {
             set: set.expect("servers in sync"),
             workspace,
         }
+    }
+
+    /// Where the servers and the proxy leave their logs; gone with the shard.
+    pub fn dir(&self) -> &Path {
+        self.workspace.dir()
     }
 
     pub fn addrs(&self) -> Vec<String> {
@@ -222,7 +232,7 @@ pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 }
 
 /// Says why a test does nothing. Written past the test runner, which keeps what passing tests print.
-fn say_skipped(why: &str) {
+pub fn say_skipped(why: &str) {
     use std::io::Write;
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");

@@ -135,6 +135,12 @@ impl Relay<'_> {
             Awaited::Cleaning if kind == ReplyKind::Error && !bytes.starts_with(b"-EXECABORT") => {
                 self.keeps_unknown();
             }
+            Awaited::Sticky => {
+                if !is_unknown(bytes) {
+                    self.keeps_unknown();
+                }
+                self.receiver_settled();
+            }
             Awaited::Plain if self.keeps == Keeps::Monitor => self.receiver_settled(),
             Awaited::Plain if bytes == b"+QUEUED\r\n" => self.keeps_unknown(),
             Awaited::Confirm(of, _) => self.subscriptions_settled(of, kind),
@@ -201,6 +207,18 @@ impl Relay<'_> {
             }
         }
     }
+}
+
+/// The server does not know such a command, so it left nothing on the connection. Libraries try
+/// what newer servers know on every new connection: `CLIENT MAINT_NOTIFICATIONS`, for one.
+fn is_unknown(reply: &[u8]) -> bool {
+    let says = |text: &[u8]| {
+        let begin = reply.get(..text.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(text))
+    };
+    says(b"-ERR unknown command")
+        || says(b"-ERR unknown subcommand")
+        || says(b"-ERR syntax error, try CLIENT ")
 }
 
 /// What the frame at the front of `input` is; `None` until enough of it has arrived.

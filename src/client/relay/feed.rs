@@ -290,6 +290,7 @@ impl Relay<'_> {
             }
             Some(Pin::Subscribe(kind)) => self.subscribe(&request, kind),
             Some(Pin::Unsubscribe(kind)) => self.unsubscribe(&request, kind),
+            Some(Pin::Sticky) => self.send(&request, Awaited::Sticky, verdict.writes),
             _ => {
                 let keeps = keeps_after(&verdict.path);
                 // Lines of MONITOR go on, whatever else becomes of the connection.

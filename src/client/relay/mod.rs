@@ -61,6 +61,8 @@ pub(super) struct Expect {
 #[derive(Debug)]
 enum Awaited {
     Plain,
+    /// What it leaves on the connection is not known, unless the server does not know it either.
+    Sticky,
     Multi,
     Queued,
     /// `EXEC`, `DISCARD`, `UNWATCH`: the connection is clean after it, unless it is refused.

@@ -1,0 +1,135 @@
+"""Talks to the driver (tests/clients/driver.rs) and keeps count of what each activity does.
+
+An activity is a loop that goes on while `run.going()`; it calls `run.did(name)` for each thing that
+it has done and checked. What it raises is an error of the library; what it finds out by checking
+goes to `run.wrong`.
+"""
+
+import json
+import sys
+import threading
+import time
+import traceback
+
+PATIENCE_S = 20
+# What each activity has to do between two switchovers.
+STEPS = 5
+TEXTS_MAX = 20
+
+
+class Run:
+    def __init__(self, names):
+        self.counts = {name: 0 for name in names}
+        self.errors = []
+        self.wrongs = []
+        self.stopping = threading.Event()
+        self.changed = threading.Condition()
+
+    def going(self):
+        return not self.stopping.is_set()
+
+    def did(self, name, count=1):
+        with self.changed:
+            self.counts[name] += count
+            self.changed.notify_all()
+
+    def error(self, name, error):
+        traceback.print_exception(error)
+        self._note(self.errors, f"{name}: {error!r}")
+
+    def wrong(self, text):
+        self._note(self.wrongs, text)
+
+    def expect(self, name, found, expected):
+        if isinstance(found, list) and isinstance(expected, list):
+            same = 0
+            while found[same : same + 1] == expected[same : same + 1] != []:
+                same += 1
+            found, expected = found[same:], expected[same:]
+            name = f"{name}, after the first {same}"
+        if found != expected:
+            self.wrong(f"{name}: {str(found)[:200]} instead of {str(expected)[:200]}")
+
+    def _note(self, texts, text):
+        with self.changed:
+            if len(texts) < TEXTS_MAX:
+                texts.append(text)
+            self.changed.notify_all()
+
+    def each_goes_on(self):
+        """Waits until every activity has gone on for some steps. What stands still is named."""
+        with self.changed:
+            before = dict(self.counts)
+            deadline = time.monotonic() + PATIENCE_S
+            while True:
+                still = [name for name, count in self.counts.items() if count < before[name] + STEPS]
+                # An activity that has failed is over; the summary says why.
+                if not still or self.errors:
+                    return
+                left = deadline - time.monotonic()
+                if left <= 0 or not self.changed.wait(left):
+                    self.errors.append(f"nothing more from {still}")
+                    return
+
+    def serve(self):
+        """Answers the driver until it says stop."""
+        self.each_goes_on()
+        say("ready")
+        for line in sys.stdin:
+            if line.strip() == "stop":
+                self.stopping.set()
+                return
+            self.each_goes_on()
+            say("marked")
+        # Without a driver nobody reads a summary.
+        sys.exit(1)
+
+    def summary(self):
+        say(json.dumps({"done": self.counts, "errors": self.errors, "wrong": self.wrongs}))
+
+
+def say(text):
+    print(text, flush=True)
+
+
+class Threads(Run):
+    """Runs each activity, a function of this run, in a thread of its own."""
+
+    def __init__(self, activities):
+        super().__init__([activity.__name__ for activity in activities])
+        self.threads = [
+            threading.Thread(target=self._live, args=[activity], daemon=True)
+            for activity in activities
+        ]
+
+    def _live(self, activity):
+        try:
+            activity(self)
+        except Exception as error:
+            self.error(activity.__name__, error)
+
+    def until_stop(self):
+        for thread in self.threads:
+            thread.start()
+        self.serve()
+        for thread in self.threads:
+            thread.join(PATIENCE_S)
+            if thread.is_alive():
+                self.wrong(f"a thread did not end: {thread}")
+
+
+class Acked:
+    """Remembers every acknowledged write of a series, to find all of them again."""
+
+    def __init__(self, prefix):
+        self.prefix = prefix
+        self.count = 0
+
+    def key(self, number):
+        return f"{self.prefix}:{number % 2000}"
+
+    def value(self, number):
+        return f"{self.prefix}-value-{number}"
+
+    def expected(self):
+        return {self.key(number): self.value(number) for number in range(self.count)}
