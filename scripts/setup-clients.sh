@@ -54,8 +54,10 @@ list=$programs/node/package-lock.json
 if ! done_for "$list" "$place/node"; then
   mkdir -p "$place/node"
   cp "$programs/node/package.json" "$list" "$place/node"
-  # Nothing of it needs to be compiled.
-  (cd "$place/node" && npm ci --silent --no-audit --no-fund --ignore-scripts)
+  # What the list names and nothing that has to be compiled. `npm ci` would insist on a list of the
+  # optional packages of every platform.
+  (cd "$place/node" &&
+    npm install --no-save --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error)
   note "$list" "$place/node"
 fi
 
