@@ -154,6 +154,7 @@ impl Session {
         let request = self.input.split_to(len).freeze();
         let deadline = self.seat.limits.call_deadline();
         let (reply, kind) = connection.call(&request, deadline).await?;
+        self.outbox.push(&connection.unasked.split());
         if kind == ReplyKind::Error {
             self.say(&reply);
             // A refused HELLO may have changed the protocol version before it failed.

@@ -80,6 +80,8 @@ pub struct Transaction {
     pub watch_lost: bool,
     /// A command was refused while queueing: the server will not execute any of it.
     pub failed: bool,
+    /// `CLIENT TRACKING ON` is queued, with this redirection.
+    pub tracks: Option<Option<u64>>,
     /// It was opened again on another master.
     pub carried: bool,
     /// It could not be: `EXEC` must answer an error.

@@ -27,6 +27,8 @@ pub struct Connection {
     pub input: BytesMut,
     pub scanner: ReplyScanner,
     pub identity: Identity,
+    /// Pushes that came while a call waited for its reply, to be taken by whoever receives them.
+    pub unasked: BytesMut,
 }
 
 /// Why there is no connection. Nothing of the client's was sent in any case.
@@ -85,6 +87,7 @@ impl Connection {
             input: BytesMut::new(),
             scanner: ReplyScanner::default(),
             identity: identity.clone(),
+            unasked: BytesMut::new(),
         };
         let greeting = Greeting::new(identity);
         if greeting.replies > 0 {
@@ -140,6 +143,17 @@ impl Connection {
                 .scan(&self.input)
                 .map_err(|_| CallError::Protocol)?
             {
+                Reply::Complete {
+                    len,
+                    kind: ReplyKind::Push,
+                } => {
+                    whole.extend_from_slice(&self.input.split_to(len));
+                    self.unasked.unsplit(whole.split());
+                    if self.unasked.len() > OWN_REPLY_BYTES_MAX {
+                        return Err(CallError::Protocol);
+                    }
+                    continue;
+                }
                 Reply::Complete { len, kind } => {
                     whole.extend_from_slice(&self.input.split_to(len));
                     return Ok((whole.freeze(), kind));

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::super::state::Closed;
-use super::{Awaited, Expect, Keeps, Relay};
+use super::{Again, Awaited, Expect, Keeps, Relay};
 use crate::resp::command::SubKind;
 use crate::resp::scan::{Reply, ReplyKind};
 use crate::upstream::lane::ReplySink;
@@ -12,6 +12,8 @@ use crate::upstream::lane::ReplySink;
 const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
 /// Bytes from which the kind of a frame can always be told.
 const PEEK_BYTES: usize = 64;
+/// A reply that the proxy itself reads is never longer.
+const COLLECTED_BYTES_MAX: usize = 4 << 20;
 
 /// What a frame that arrives is, as far as matching is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +38,19 @@ impl Relay<'_> {
             }
             match self.link.scanner.scan(&self.link.input) {
                 Ok(Reply::Complete { len, kind }) => {
-                    let bytes = self.link.input.split_to(len).freeze();
+                    let mut bytes = self.link.input.split_to(len).freeze();
+                    if !self.collected.is_empty() && !self.unasked {
+                        self.collected.extend_from_slice(&bytes);
+                        bytes = self.collected.split().freeze();
+                    }
                     self.complete(&bytes, kind);
                 }
                 Ok(Reply::Partial { len }) => {
                     let part = self.link.input.get(..len).unwrap_or_default();
                     if self.frame_is_for_client() {
                         self.session.outbox.deliver(part);
+                    } else {
+                        self.collect(len)?;
                     }
                     self.link.input.advance(len);
                     break;
@@ -63,7 +71,7 @@ impl Relay<'_> {
                 matches!(
                     self.expects.front(),
                     Some(Expect {
-                        what: Awaited::Confirm(..) | Awaited::Resubscribe(_),
+                        what: Awaited::Confirm(..) | Awaited::Again(Again::Subscribed(_)),
                         ..
                     })
                 )
@@ -88,7 +96,13 @@ impl Relay<'_> {
                 ..
             }) => true,
             Some(Expect { mute: true, .. }) | None => false,
-            Some(Expect { what, .. }) => !matches!(what, Awaited::Swallow | Awaited::Substitute(_)),
+            Some(Expect { what, .. }) => !matches!(
+                what,
+                Awaited::Swallow
+                    | Awaited::Substitute(_)
+                    | Awaited::Again(_)
+                    | Awaited::TrackingInfo(_)
+            ),
         }
     }
 
@@ -108,7 +122,8 @@ impl Relay<'_> {
         if for_client && !(expect.mute && kind == ReplyKind::Error) {
             self.session.outbox.deliver(bytes);
         }
-        if let Awaited::Confirm(_, left) | Awaited::Resubscribe(left) = &mut expect.what
+        if let Awaited::Confirm(_, left) | Awaited::Again(Again::Subscribed(left)) =
+            &mut expect.what
             && *left > 1
             && kind != ReplyKind::Error
         {
@@ -119,11 +134,30 @@ impl Relay<'_> {
         self.settle_expect(expect, kind, bytes);
     }
 
+    /// Keeps a part of a reply that the proxy itself reads.
+    fn collect(&mut self, len: usize) -> Result<(), Closed> {
+        let part = self.link.input.get(..len).unwrap_or_default();
+        if let Some(Expect {
+            what: Awaited::TrackingInfo(_),
+            ..
+        }) = self.expects.front()
+        {
+            self.collected.extend_from_slice(part);
+        }
+        if self.collected.len() > COLLECTED_BYTES_MAX {
+            return Err(Closed::UpstreamLost);
+        }
+        Ok(())
+    }
+
     fn settle_expect(&mut self, expect: Expect, kind: ReplyKind, bytes: &[u8]) {
         if expect.write {
             self.session.seat.gate.write_ended(1);
         }
         self.settle_pause(kind);
+        if expect.what.ends_caching() {
+            self.tracking.command_executed();
+        }
         match expect.what {
             Awaited::Multi if kind == ReplyKind::Error => self.transaction = None,
             Awaited::Queued if !bytes.starts_with(b"+QUEUED") => {
@@ -144,9 +178,9 @@ impl Relay<'_> {
             Awaited::Plain if self.keeps == Keeps::Monitor => self.receiver_settled(),
             Awaited::Plain if bytes == b"+QUEUED\r\n" => self.keeps_unknown(),
             Awaited::Confirm(of, _) => self.subscriptions_settled(of, kind),
-            // The new master refuses what the old one granted: the client must not wait in vain.
-            Awaited::Resubscribe(_) if kind == ReplyKind::Error => self.link_ended = true,
-            Awaited::Resubscribe(_) => self.receiver_settled(),
+            Awaited::Tracking(change) if bytes == b"+OK\r\n" => self.track(*change),
+            Awaited::TrackingInfo(redirect) => self.tracking_told(bytes, redirect),
+            Awaited::Again(again) => self.settle_again(again, kind, bytes),
             Awaited::Substitute(answer) if !expect.mute => self.session.outbox.push(&answer),
             _ => {}
         }
@@ -154,7 +188,7 @@ impl Relay<'_> {
 
     /// The server is still in a transaction, or watches, although the proxy took it for over:
     /// nobody else may get this connection.
-    fn keeps_unknown(&mut self) {
+    pub(super) fn keeps_unknown(&mut self) {
         if self.keeps != Keeps::Monitor {
             self.keeps = Keeps::Unknown;
         }
@@ -171,14 +205,15 @@ impl Relay<'_> {
         let none = self.subscriptions.is_empty();
         if none && self.keeps == Keeps::Subscriptions && self.expects.is_empty() {
             self.keeps = Keeps::Nothing;
-            self.receiver = None;
+            self.receives_less();
         }
         self.receiver_settled();
     }
 
-    /// Nothing is expected any more: whatever was to be received is received from this node.
-    fn receiver_settled(&self) {
-        if self.expects.is_empty()
+    /// Nothing is expected any more but what waits: whatever was to be received is received from
+    /// this node.
+    pub(super) fn receiver_settled(&self) {
+        if (self.expects.is_empty() || self.waits_on_server())
             && let Some(receiver) = &self.receiver
         {
             receiver.moved_to(self.epoch);
@@ -198,7 +233,7 @@ impl Relay<'_> {
             .blocked
             .as_ref()
             .is_some_and(|blocked| blocked.again().is_some());
-        if can_reissue && self.keeps == Keeps::Nothing && self.expects.is_empty() {
+        if can_reissue && self.keeps != Keeps::Unknown && self.expects.is_empty() {
             self.reissue = true;
         } else {
             self.blocked = None;

@@ -1,10 +1,14 @@
 //! Requests of a session on a connection of its own, client to server.
 
 use bytes::{Buf, Bytes};
+use tokio::time::Instant;
 
 use super::super::session::LANE_REQUEST_BYTES_MAX;
 use super::super::state::{Blocked, Closed, ReplyMode, Transaction};
-use super::{Awaited, Expect, Feed, Keeps, OUT_BYTES_MAX, Relay, Upload, keeps_after};
+use super::tracking::{ASK, Change};
+use super::{
+    Awaited, Expect, Feed, Keeps, OLD_REPLY_WAIT, OUT_BYTES_MAX, Relay, Upload, keeps_after,
+};
 use crate::client::session::BACKLOG_PAUSE_BYTES;
 use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
@@ -14,7 +18,7 @@ use crate::upstream::identity::Resp;
 /// A command that no server knows: queued in a transaction, it makes `EXEC` refuse all of it.
 const POISON: &[u8] = b"*1\r\n$17\r\nPOINTSMAN.REFUSED\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// Channels and patterns one session may be subscribed to.
 const SUBSCRIPTIONS_MAX: usize = 65_536;
 
@@ -37,6 +41,7 @@ impl Relay<'_> {
         if self.has_moved() {
             return self.moved();
         }
+        self.reply_due = self.reply_due.filter(|_| self.is_reopening());
         loop {
             if self.session.outbox.backlog() > BACKLOG_PAUSE_BYTES {
                 return Ok(Feed::Backlog);
@@ -97,23 +102,20 @@ impl Relay<'_> {
             return Err(Closed::NotCarried);
         }
         if !self.expects.is_empty() || !self.out.is_empty() {
-            self.left_since
-                .get_or_insert_with(tokio::time::Instant::now);
+            self.reply_due
+                .get_or_insert_with(|| Instant::now() + OLD_REPLY_WAIT);
             return Ok(Feed::Wait);
         }
         match self.keeps {
             Keeps::Nothing if self.is_clean() => Ok(Feed::Leave),
-            Keeps::Subscriptions | Keeps::Monitor if !self.flushed => {
+            Keeps::Unknown => Err(Closed::NotCarried),
+            _ if self.receiver.is_some() && !self.flushed => {
                 // What the old node sends before this answer was published before the fence.
                 self.flushed = true;
                 self.expect_own(PING, Awaited::Swallow, true);
                 Ok(Feed::Wait)
             }
-            Keeps::Nothing | Keeps::Subscriptions | Keeps::Monitor => {
-                self.left_since = None;
-                Ok(Feed::Carry)
-            }
-            Keeps::Unknown => Err(Closed::NotCarried),
+            Keeps::Nothing | Keeps::Subscriptions | Keeps::Monitor => Ok(Feed::Carry),
         }
     }
 
@@ -121,7 +123,7 @@ impl Relay<'_> {
         matches!(
             self.expects.back(),
             Some(Expect {
-                what: Awaited::Confirm(..) | Awaited::Resubscribe(_),
+                what: Awaited::Confirm(..) | Awaited::Again(_),
                 ..
             })
         )
@@ -165,8 +167,8 @@ impl Relay<'_> {
             None => session.verdict(&session.input),
         };
         match verdict.path {
-            // What it subscribes to must be known, so it is collected.
-            Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_) | Pin::Pause)
+            // What it subscribes to or tracks must be known, so it is collected.
+            Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_) | Pin::Tracking | Pin::Pause)
                 if session.input.len() < session.seat.limits.session_buffer_bytes_max =>
             {
                 return Ok(Feed::Read);
@@ -174,7 +176,9 @@ impl Relay<'_> {
             Path::Local(_)
             | Path::Refused(_)
             | Path::Ruled(_)
-            | Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_) | Pin::Pause | Pin::Tunnel) => {
+            | Path::Pinned(
+                Pin::Subscribe(_) | Pin::Unsubscribe(_) | Pin::Tracking | Pin::Pause | Pin::Tunnel,
+            ) => {
                 session.outbox.push(b"-ERR this command is too long\r\n");
                 return Err(Closed::ProtocolError);
             }
@@ -291,6 +295,7 @@ impl Relay<'_> {
             Some(Pin::Subscribe(kind)) => self.subscribe(&request, kind),
             Some(Pin::Unsubscribe(kind)) => self.unsubscribe(&request, kind),
             Some(Pin::Sticky) => self.send(&request, Awaited::Sticky, verdict.writes),
+            Some(Pin::Tracking) => self.pass_on_tracking(&request),
             _ => {
                 let keeps = keeps_after(&verdict.path);
                 // Lines of MONITOR go on, whatever else becomes of the connection.
@@ -314,14 +319,18 @@ impl Relay<'_> {
     ) {
         match pin {
             Some(Pin::Exec) => {
-                let answer = self
-                    .transaction
-                    .take()
-                    .and_then(|open| self.instead_of_exec(&open));
+                let open = self.transaction.take();
+                let tracks = open.as_ref().and_then(|open| open.tracks);
+                let answer = open.and_then(|open| self.instead_of_exec(&open));
                 self.watching = false;
                 match answer {
                     Some(answer) => self.send_own(DISCARD, Awaited::Substitute(answer)),
-                    None => self.send(request, Awaited::Cleaning, true),
+                    None => {
+                        self.send(request, Awaited::Cleaning, true);
+                        if let Some(redirect) = tracks {
+                            self.expect_own(ASK, Awaited::TrackingInfo(redirect), true);
+                        }
+                    }
                 }
             }
             Some(Pin::Discard) => {
@@ -334,6 +343,9 @@ impl Relay<'_> {
                     self.keeps = Keeps::Unknown;
                 }
                 if let Some(open) = &mut self.transaction {
+                    if let (Some(Pin::Tracking), Change::On(asked)) = (pin, Change::read(request)) {
+                        open.tracks = Some(asked.redirect);
+                    }
                     open.push(request);
                     if uploaded {
                         open.forget();
@@ -414,7 +426,18 @@ impl Relay<'_> {
         self.send(request, Awaited::Confirm(kind, confirmations), false);
     }
 
-    fn become_receiver(&mut self) {
+    /// Something that was received is not any more.
+    pub(super) fn receives_less(&mut self) {
+        if self.keeps != Keeps::Subscriptions
+            && self.keeps != Keeps::Monitor
+            && self.subscriptions.is_empty()
+            && !self.tracking.is_on()
+        {
+            self.receiver = None;
+        }
+    }
+
+    pub(super) fn become_receiver(&mut self) {
         let gate = &self.session.seat.gate;
         let epoch = self.epoch;
         self.receiver.get_or_insert_with(|| gate.receive(epoch));
@@ -476,7 +499,7 @@ impl Relay<'_> {
     }
 
     /// Sends a request of the client and expects its reply.
-    fn send(&mut self, request: &[u8], what: Awaited, write: bool) {
+    pub(super) fn send(&mut self, request: &[u8], what: Awaited, write: bool) {
         let seat = &self.session.seat;
         if write {
             seat.gate.admit_writes(1);
@@ -493,7 +516,7 @@ impl Relay<'_> {
     }
 
     /// Sends a request of the proxy's own in the place of the client's, or in front of it.
-    fn send_own(&mut self, request: &[u8], what: Awaited) {
+    pub(super) fn send_own(&mut self, request: &[u8], what: Awaited) {
         let mute = self.session.reply_mode != ReplyMode::On;
         self.expect_own(request, what, mute);
     }

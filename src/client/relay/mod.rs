@@ -9,6 +9,9 @@
 //! * [`deal`]: replies, server to client.
 //! * [`tunnel`]: bytes both ways, for what is not requests and replies.
 //! * [`carry`]: what was open on the old master is opened again on the new one.
+//! * [`carry`]: leaves a node that is not master any more.
+//! * [`reopen`]: what was open on the old master is opened again on the new one.
+//! * [`tracking`]: client-side caching, as the session has switched it on.
 //!
 //! **Invariants:** no byte of a write passes a closed gate unless the server cannot execute it
 //! yet (an upload without its end). Nothing is sent to a node after the route has left it. A
@@ -18,6 +21,8 @@ mod carry;
 mod deal;
 mod feed;
 mod pauses;
+mod reopen;
+mod tracking;
 mod tunnel;
 
 use std::collections::{HashSet, VecDeque};
@@ -31,6 +36,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::io::poll_read_buf;
 
 use self::pauses::Pausing;
+use self::tracking::{Change, Tracking};
 use super::links::NodeLinks;
 use super::local::OwnLink;
 use super::outbox::OutboxState;
@@ -73,12 +79,44 @@ enum Awaited {
     Wait,
     /// Confirmations of a (un)subscription, one per channel.
     Confirm(SubKind, usize),
-    /// Confirmations of subscriptions that were moved to another master: not for the client.
-    Resubscribe(usize),
+    /// `CLIENT TRACKING`, `CLIENT CACHING`: what they ask for is done when the server agrees.
+    Tracking(Box<Change>),
+    /// What the server says of tracking, for the proxy; the redirection that the client named.
+    TrackingInfo(Option<u64>),
+    /// What was open on another master is being opened again: not for the client.
+    Again(Again),
     /// Sent by the proxy; its reply is not for the client.
     Swallow,
     /// The client gets this instead of the reply.
     Substitute(Vec<u8>),
+}
+
+impl Awaited {
+    /// Whether what `CLIENT CACHING` said before counted for this command.
+    fn ends_caching(&self) -> bool {
+        matches!(
+            self,
+            Self::Plain
+                | Self::Cleaning
+                | Self::Blocking
+                | Self::Wait
+                | Self::Confirm(..)
+                | Self::Sticky
+        )
+    }
+}
+
+/// A step of opening again what was open on another master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Tracking; when it is on, the client forgets its cache.
+    Tracking,
+    Caching,
+    /// Confirmations of subscriptions, this many.
+    Subscribed(usize),
+    Monitor,
+    Multi,
+    Queued,
 }
 
 /// Why the connection cannot be given back yet.
@@ -158,6 +196,9 @@ struct Relay<'s> {
     /// Watched keys whose connection is gone, with no transaction open yet.
     watch_lost: bool,
     keeps: Keeps,
+    tracking: Tracking,
+    /// The connection is closed, not given back, when the session leaves it.
+    spent: bool,
     subscriptions: Subscriptions,
     /// What the subscription under way adds, to be forgotten when the server refuses it.
     subscribing: Vec<Bytes>,
@@ -176,8 +217,10 @@ struct Relay<'s> {
     watch: GateWatch,
     /// Since when the request in front has been held.
     held_since: Option<Instant>,
-    /// Since when replies of a node that the route has left are being awaited.
-    left_since: Option<Instant>,
+    /// When the node that the route has left, or the one that is moved to, must have answered.
+    reply_due: Option<Instant>,
+    /// Replies that the proxy reads itself, as far as they have come.
+    collected: BytesMut,
 }
 
 impl Session {
@@ -210,6 +253,8 @@ impl<'s> Relay<'s> {
             watching: false,
             watch_lost: false,
             keeps: Keeps::Nothing,
+            tracking: Tracking::Off,
+            spent: false,
             subscriptions: Subscriptions::default(),
             subscribing: Vec::new(),
             pausing: None,
@@ -221,7 +266,8 @@ impl<'s> Relay<'s> {
             flushed: false,
             watch,
             held_since: None,
-            left_since: None,
+            reply_due: None,
+            collected: BytesMut::new(),
         }
     }
 
@@ -292,11 +338,12 @@ impl<'s> Relay<'s> {
             && !self.watching
             && !self.watch_lost
             && self.keeps == Keeps::Nothing
+            && !self.tracking.is_on()
             && self.upload.is_none()
     }
 
     fn leave(self) {
-        if !self.has_moved() && !self.link_ended {
+        if !self.has_moved() && !self.link_ended && !self.spent {
             self.links.pool.give_back(self.link);
         }
     }
@@ -304,11 +351,11 @@ impl<'s> Relay<'s> {
     async fn answer(&mut self, local: Local, len: usize) -> Result<(), Closed> {
         match local {
             Local::Auth | Local::Hello | Local::Select => {
+                // Whatever HELLO left on this connection besides its identity stays here.
+                self.spent = true;
                 self.session
                     .change_identity_on(&mut self.link, local, len)
                     .await?;
-                // Whatever HELLO left on this connection besides its identity stays here.
-                self.keeps = Keeps::Unknown;
                 Ok(())
             }
             _ => self.session.answer(local, len).await,
@@ -346,12 +393,11 @@ impl<'s> Relay<'s> {
         let held = self
             .held_since
             .map(|since| since + self.session.seat.limits.hold_budget);
-        let left = self.left_since.map(|since| since + OLD_REPLY_WAIT);
-        held.into_iter().chain(left).min()
+        held.into_iter().chain(self.reply_due).min()
     }
 
     async fn deadline_passed(&mut self) -> Result<(), Closed> {
-        if self.left_since.is_some() {
+        if self.reply_due.is_some() {
             return Err(Closed::NotCarried);
         }
         self.held_since = None;
@@ -400,7 +446,7 @@ impl<'s> Relay<'s> {
         }
         let taken = session.outbox.backlog() <= BACKLOG_PAUSE_BYTES;
         let gate_open = session.seat.gate.is_open() && session.seat.has_master();
-        let moved = session.seat.epoch() != self.epoch && self.left_since.is_none();
+        let moved = session.seat.epoch() != self.epoch && self.reply_due.is_none();
         let stops = session.seat.is_stopping() && self.may_stop() || self.is_called_back();
         if (*feed == Feed::Backlog && taken) || (*feed == Feed::Hold && gate_open) || moved || stops
         {
@@ -510,7 +556,7 @@ enum Woken {
 /// Whether this way of running a command keeps its connection for later.
 fn keeps_after(path: &Path) -> Keeps {
     match path {
-        Path::Pinned(Pin::Sticky | Pin::Tracking) => Keeps::Unknown,
+        Path::Pinned(Pin::Sticky) => Keeps::Unknown,
         Path::Pinned(Pin::Monitor) => Keeps::Monitor,
         _ => Keeps::Nothing,
     }
