@@ -1,6 +1,6 @@
 # Everything here works on a fresh Debian or Ubuntu machine that has Rust: `setup` installs the rest.
 
-.PHONY: help setup setup-clients build demo test test-clients bench bench-switchover bench-parts lint fmt fmt-check ci
+.PHONY: help setup setup-clients build demo test test-clients test-suite bench bench-switchover bench-parts lint fmt fmt-check ci
 
 help:       ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,6 +22,10 @@ test: setup-clients ## all tests; servers are started and ended by the tests the
 
 test-clients: setup-clients ## only the tests of real client libraries through switchovers
 	POINTSMAN_CLIENTS=required cargo test --test real_clients
+
+test-suite: setup ## Redis' own tests, directly and through the proxy; some: FILES="unit/pause unit/sort"
+	@scripts/redis-suite.sh
+	SUITE_REQUIRED=1 SUITE_FILES="$(FILES)" cargo test --test redis_suite
 
 bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options in BENCH_ARGS="--quick"
 	@scripts/setup.sh bench
