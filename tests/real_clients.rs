@@ -8,9 +8,7 @@
 mod driver;
 mod support;
 
-use driver::Connections::{self, Stay};
-use driver::{Program, available, check, installed, source};
-use support::*;
+use driver::{Program, available, check_on_kvrocks, check_on_redis, installed, source};
 use tokio::process::Command;
 
 /// One test on each engine for each client.
@@ -21,38 +19,44 @@ macro_rules! clients {
 
             #[tokio::test]
             async fn on_redis() {
-                if let Some(program) = $program {
-                    check(program, &Shard::redis(1).await, "redis").await;
-                }
+                check_on_redis($program).await;
             }
 
             #[tokio::test]
             async fn on_kvrocks() {
-                let Some(program) = $program else { return };
-                // Off unless asked for; libraries that want RESP3 do not take less.
-                let options = ["--resp3-enabled", "yes"];
-                if let Some(shard) = Shard::kvrocks_with(1, &options).await {
-                    check(program, &shard, "kvrocks").await;
-                }
+                check_on_kvrocks($program).await;
             }
         }
     )*};
 }
 
 clients! {
-    redis_py_resp2: python("redis_py.py", &["2"], Stay);
-    redis_py_resp3: python("redis_py.py", &["3"], Stay);
+    redis_py_resp2: python("redis_py.py", &["2"]);
+    redis_py_resp3: python("redis_py.py", &["3"]);
+    redis_cli_and_benchmark: python("redis_cli.py", &[]).map(Program::connections_come_and_go);
+    ioredis: node("ioredis.js", &[]);
+    node_redis_resp2: node("node_redis.js", &["2"]);
+    node_redis_resp3: node("node_redis.js", &["3"]);
+    bullmq: node("bullmq.js", &[]).map(|program| program.not_on_kvrocks("BullMQ wants Redis 5"));
 }
 
-fn python(file: &str, arguments: &[&str], connections: Connections) -> Option<Program> {
-    let (python, file) = (installed("python/bin/python"), source("python").join(file));
-    available(std::slice::from_ref(&python)).then(|| {
+fn python(file: &str, arguments: &[&str]) -> Option<Program> {
+    let python = installed("python/bin/python");
+    available(&[&python]).then(|| {
         let mut command = Command::new(python);
         // No compiled files beside the sources.
-        command.arg("-B").arg(file).args(arguments);
-        Program {
-            command,
-            connections,
-        }
+        command.arg("-B").arg(source("python").join(file));
+        command.args(arguments);
+        Program::new(command)
+    })
+}
+
+fn node(file: &str, arguments: &[&str]) -> Option<Program> {
+    let modules = installed("node/node_modules");
+    available(&["node".as_ref(), &modules]).then(|| {
+        let mut command = Command::new("node");
+        command.arg(source("node").join(file)).args(arguments);
+        command.env("NODE_PATH", modules);
+        Program::new(command)
     })
 }

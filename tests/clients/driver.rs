@@ -32,18 +32,42 @@ const LOG_BYTES: usize = 6000;
 
 /// What becomes of the connections that are open when the switchovers begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connections {
+enum Connections {
     /// They stay, and no other is opened.
     Stay,
     /// The program opens and closes some as it works.
-    #[allow(dead_code)]
     ComeAndGo,
 }
 
 /// How a client program is started, and where its text is.
 pub struct Program {
-    pub command: Command,
-    pub connections: Connections,
+    command: Command,
+    connections: Connections,
+    not_on_kvrocks: Option<&'static str>,
+}
+
+impl Program {
+    pub fn new(command: Command) -> Program {
+        Program {
+            command,
+            connections: Connections::Stay,
+            not_on_kvrocks: None,
+        }
+    }
+
+    pub fn connections_come_and_go(self) -> Program {
+        Program {
+            connections: Connections::ComeAndGo,
+            ..self
+        }
+    }
+
+    pub fn not_on_kvrocks(self, why: &'static str) -> Program {
+        Program {
+            not_on_kvrocks: Some(why),
+            ..self
+        }
+    }
 }
 
 /// What `make test-clients` has set up, beside what cargo builds.
@@ -62,9 +86,9 @@ pub fn source(path: &str) -> PathBuf {
 
 /// True when the program can be started. `make test-clients` and `make test` install everything and
 /// set a variable that turns a skipped test into a failed one.
-pub fn available(needs: &[PathBuf]) -> bool {
+pub fn available(needs: &[&Path]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |need: &PathBuf| {
+    let found = |need: &&Path| {
         need.exists() || std::env::split_paths(&path).any(|directory| directory.join(need).exists())
     };
     let Some(missing) = needs.iter().find(|need| !found(need)) else {
@@ -158,9 +182,26 @@ impl Drop for Running {
     }
 }
 
+pub async fn check_on_redis(program: Option<Program>) {
+    if let Some(program) = program {
+        check(program, &Shard::redis(1).await, "redis").await;
+    }
+}
+
+pub async fn check_on_kvrocks(program: Option<Program>) {
+    let Some(program) = program else { return };
+    if let Some(why) = program.not_on_kvrocks {
+        return say_skipped(why);
+    }
+    // Off unless asked for; libraries that want RESP3 do not take less.
+    if let Some(shard) = Shard::kvrocks_with(1, &["--resp3-enabled", "yes"]).await {
+        check(program, &shard, "kvrocks").await;
+    }
+}
+
 /// Ten switchovers under the program's load: it sees no error, loses nothing and keeps its
 /// connections, and each of its activities goes on after each of them.
-pub async fn check(program: Program, shard: &Shard, engine: &str) {
+async fn check(program: Program, shard: &Shard, engine: &str) {
     let mut settings = patient();
     // The programs write as fast as they can, large values too.
     settings.switchover.push_str("\nmax_lag = 33554432");
