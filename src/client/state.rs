@@ -69,6 +69,24 @@ pub enum ReplyMode {
     SkipNext,
 }
 
+/// Where a transaction stands with the master that the session is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stand {
+    /// It is open there, with its whole queue.
+    #[default]
+    Here,
+    /// It was open on another master; this one knows nothing of it.
+    Away,
+    /// Our `MULTI` awaits its reply.
+    Opening,
+    /// `MULTI` is open, the queue has not been sent.
+    Opened,
+    /// So many commands of the queue await their replies.
+    Queueing(usize),
+    /// It could not be repeated: `EXEC` must answer an error.
+    Broken,
+}
+
 /// An open transaction of a session.
 #[derive(Debug, Default)]
 pub struct Transaction {
@@ -82,10 +100,9 @@ pub struct Transaction {
     pub failed: bool,
     /// `CLIENT TRACKING ON` is queued, with this redirection.
     pub tracks: Option<Option<u64>>,
-    /// It was opened again on another master.
+    /// It was moved to another master.
     pub carried: bool,
-    /// It could not be: `EXEC` must answer an error.
-    pub broken: bool,
+    pub stand: Stand,
     /// The words of the `CLIENT PAUSE` or `UNPAUSE` that was queued last.
     pub pause: Option<Vec<Vec<u8>>>,
 }

@@ -5,6 +5,8 @@ use crate::support::*;
 
 const CLIENTS: u64 = 6;
 const SWITCHOVERS: usize = 6;
+/// Commands queued in one go by the client with the long transaction.
+const LONG_BURST: usize = 100;
 
 /// Increments two counters in one transaction, again and again; gives the number of commits.
 async fn count_in_pairs(mut wire: Wire, seed: u64, work: Work) -> i64 {
@@ -62,4 +64,37 @@ async fn transactions_on_kvrocks_commit_once_and_whole_through_switchovers() {
     if let Some(shard) = Shard::kvrocks(1).await {
         check_pairs(shard).await;
     }
+}
+
+/// Repeating a long queue takes longer than the time to the next switchover.
+#[tokio::test]
+async fn a_long_transaction_outlives_switchovers_in_quick_succession() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy_with(patient()).await;
+    let work = Work::default();
+    let mut wire = client(&proxy).await;
+    let queueing = tokio::spawn({
+        let work = work.clone();
+        async move {
+            assert!(wire.run("MULTI").await.unwrap().ok());
+            while !work.is_over() {
+                wire.send_raw(&b"INCR long\r\n".repeat(LONG_BURST))
+                    .await
+                    .unwrap();
+                for _ in 0..LONG_BURST {
+                    let queued = wire.reply().await.unwrap();
+                    assert_eq!(queued, Value::Simple("QUEUED".into()));
+                }
+                work.did_one();
+            }
+            wire.run("EXEC").await.unwrap()
+        }
+    });
+    work.goes_on(20_000 / LONG_BURST as u64).await;
+    to_and_fro(&shard, &proxy, SWITCHOVERS, async || ()).await;
+    work.end();
+    let results = queueing.await.unwrap();
+    let queued = work.done() as usize * LONG_BURST;
+    assert_eq!(results.items().len(), queued, "not all was executed");
+    assert_eq!(results.items().last(), Some(&Value::Int(queued as i64)));
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::super::session::Waited;
-use super::super::state::Closed;
+use super::super::state::{Closed, Stand};
 use super::{Awaited, Expect, Relay};
 use crate::shard::gate::GateState;
 
@@ -21,6 +21,7 @@ impl Relay<'_> {
             Some(open) => {
                 open.watch_lost |= watch_lost;
                 open.carried = true;
+                open.stand = Stand::Away;
             }
             None => self.watch_lost |= watch_lost,
         }

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
 use super::super::session::LANE_REQUEST_BYTES_MAX;
-use super::super::state::{Blocked, Closed, ReplyMode, Transaction};
+use super::super::state::{Blocked, Closed, ReplyMode, Stand, Transaction};
 use super::tracking::{ASK, Change};
 use super::{
     Awaited, Expect, Feed, Keeps, OLD_REPLY_WAIT, OUT_BYTES_MAX, Relay, Upload, keeps_after,
@@ -17,6 +17,7 @@ use crate::upstream::identity::Resp;
 
 /// A command that no server knows: queued in a transaction, it makes `EXEC` refuse all of it.
 const POISON: &[u8] = b"*1\r\n$17\r\nPOINTSMAN.REFUSED\r\n";
+const QUEUED: &[u8] = b"+QUEUED\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// Channels and patterns one session may be subscribed to.
@@ -161,6 +162,15 @@ impl Relay<'_> {
         if session.eof {
             return Err(Closed::ClientGone);
         }
+        if self.upload.is_none() {
+            if let Some(feed) = self.reopen_transaction() {
+                return Ok(feed);
+            }
+            if self.is_broken() {
+                return Err(Closed::NotCarried);
+            }
+        }
+        let session = &mut *self.session;
         let verdict = match &self.upload {
             Some(upload) => upload.verdict,
             // A name as long as that is no command that anybody knows.
@@ -204,6 +214,11 @@ impl Relay<'_> {
             Some(upload) => upload.verdict,
             None => self.session.verdict(&self.session.input),
         };
+        let ends = matches!(verdict.path, Path::Local(Local::Quit | Local::Reset));
+        if !ends && let Some(feed) = self.reopen_transaction() {
+            self.judge_later(len);
+            return Ok(Some(feed));
+        }
         match verdict.path {
             Path::Refused(text) | Path::Ruled(&Ruled { refusal: text, .. }) => {
                 return Ok(self.refuse(len, text));
@@ -339,6 +354,10 @@ impl Relay<'_> {
                 self.send(request, Awaited::Cleaning, false);
             }
             _ => {
+                if self.is_broken() {
+                    // The server has no transaction to queue it in. EXEC will say so.
+                    return self.send_own(POISON, Awaited::Substitute(QUEUED.to_vec()));
+                }
                 if keeps_after(&verdict.path) != Keeps::Nothing {
                     self.keeps = Keeps::Unknown;
                 }
@@ -359,7 +378,7 @@ impl Relay<'_> {
     /// What `EXEC` answers when the transaction must not run: its watched keys cannot be vouched
     /// for any more, or it could not be repeated on the new master.
     fn instead_of_exec(&self, open: &Transaction) -> Option<Vec<u8>> {
-        if open.broken {
+        if open.stand == Stand::Broken {
             return Some(
                 b"-EXECABORT Transaction discarded: the master changed and the queue could not be \
                   repeated; nothing was executed\r\n"

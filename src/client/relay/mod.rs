@@ -8,9 +8,9 @@
 //! * [`feed`]: requests, client to server.
 //! * [`deal`]: replies, server to client.
 //! * [`tunnel`]: bytes both ways, for what is not requests and replies.
-//! * [`carry`]: what was open on the old master is opened again on the new one.
 //! * [`carry`]: leaves a node that is not master any more.
 //! * [`reopen`]: what was open on the old master is opened again on the new one.
+//! * [`requeue`]: the same for a transaction, when the client goes on with it.
 //! * [`tracking`]: client-side caching, as the session has switched it on.
 //!
 //! **Invariants:** no byte of a write passes a closed gate unless the server cannot execute it
@@ -22,6 +22,7 @@ mod deal;
 mod feed;
 mod pauses;
 mod reopen;
+mod requeue;
 mod tracking;
 mod tunnel;
 
@@ -115,6 +116,7 @@ enum Again {
     /// Confirmations of subscriptions, this many.
     Subscribed(usize),
     Monitor,
+    /// The transaction, and each command of its queue.
     Multi,
     Queued,
 }

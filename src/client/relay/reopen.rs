@@ -9,15 +9,14 @@ use tokio::time::Instant;
 
 use super::tracking::{FORGET_ALL, Tracking};
 use super::{Again, Awaited, Expect, Keeps, Relay};
-use crate::resp::scan::{ReplyKind, Request, RequestScanner, write_request};
+use crate::resp::scan::{ReplyKind, write_request};
 use crate::upstream::identity::Resp;
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 
 impl Relay<'_> {
-    /// Opens again what is open. The order matters: `CLIENT CACHING` counts for the next command,
-    /// `MONITOR` would show what follows it, and `MULTI` would queue it.
+    /// Opens again what is open. The order matters: `CLIENT CACHING` counts for the next command, and
+    /// `MONITOR` would show what follows it.
     pub(super) fn reopen(&mut self) {
         self.flushed = false;
         self.reply_due = Some(Instant::now() + self.session.seat.limits.call_deadline());
@@ -31,7 +30,6 @@ impl Relay<'_> {
         {
             self.again(caching, Again::Caching);
         }
-        self.queue_again();
     }
 
     fn track_again(&mut self) {
@@ -65,24 +63,7 @@ impl Relay<'_> {
         }
     }
 
-    /// A transaction whose queue cannot be repeated is opened all the same: what the client goes on
-    /// to queue must not be executed.
-    fn queue_again(&mut self) {
-        let Some(open) = &mut self.transaction else {
-            return;
-        };
-        open.broken |= open.queue().is_none();
-        let queue = match open.queue() {
-            Some(queue) if !open.broken => requests(queue),
-            _ => Vec::new(),
-        };
-        self.again(MULTI, Again::Multi);
-        for request in queue {
-            self.again(&request, Again::Queued);
-        }
-    }
-
-    fn again(&mut self, request: &[u8], step: Again) {
+    pub(super) fn again(&mut self, request: &[u8], step: Again) {
         self.expect_own(request, Awaited::Again(step), true);
     }
 
@@ -100,10 +81,8 @@ impl Relay<'_> {
     /// What the server said to one step of the batch.
     pub(super) fn settle_again(&mut self, step: Again, kind: ReplyKind, bytes: &[u8]) {
         match (step, kind) {
-            (Again::Multi, ReplyKind::Error) => self.break_transaction(),
-            // A transaction in which a command failed before is refused at EXEC anyway.
-            (Again::Queued, _) if !bytes.starts_with(b"+QUEUED") => self.break_transaction(),
-            (Again::Multi | Again::Queued, _) => {}
+            (Again::Multi, kind) => self.reopened(kind),
+            (Again::Queued, _) => self.requeued(bytes),
             // The new master refuses what the old one granted: the client must not wait in vain for
             // what it will not receive.
             (_, ReplyKind::Error) => {
@@ -128,12 +107,6 @@ impl Relay<'_> {
         )
     }
 
-    fn break_transaction(&mut self) {
-        if let Some(open) = &mut self.transaction {
-            open.broken |= !open.failed;
-        }
-    }
-
     /// Tells the client that everything it has cached may have changed.
     fn forget_cache(&self) {
         if let Tracking::On(options) = &self.tracking
@@ -143,20 +116,4 @@ impl Relay<'_> {
             self.session.outbox.push(FORGET_ALL);
         }
     }
-}
-
-/// Splits a queue into its requests, which the scanner has judged before.
-fn requests(queue: &[u8]) -> Vec<Bytes> {
-    let limits = crate::resp::scan::RequestLimits {
-        inline_bytes_max: usize::MAX,
-        elements_max: u64::MAX >> 1,
-        bulk_bytes_max: u64::MAX >> 1,
-    };
-    let mut scanner = RequestScanner::default();
-    let mut rest = Bytes::copy_from_slice(queue);
-    let mut requests = Vec::new();
-    while let Ok(Request::Complete { len, .. }) = scanner.scan(&rest, &limits) {
-        requests.push(rest.split_to(len));
-    }
-    requests
 }
