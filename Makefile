@@ -1,9 +1,9 @@
 # Everything here works on a fresh Debian or Ubuntu machine that has Rust: `setup` installs the rest.
 
-.PHONY: help setup setup-clients build demo test test-clients test-suite bench bench-switchover bench-parts lint fmt fmt-check ci
+.PHONY: help setup setup-clients build demo test test-clients test-suite test-suite-switching bench bench-switchover bench-parts lint fmt fmt-check ci
 
 help:       ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 setup:      ## install redis-server and a linker where they are missing; print versions
 	@scripts/setup.sh
@@ -26,6 +26,12 @@ test-clients: setup-clients ## only the tests of real client libraries through s
 test-suite: setup ## Redis' own tests, directly and through the proxy; some: FILES="unit/pause unit/sort"
 	@scripts/redis-suite.sh
 	SUITE_REQUIRED=1 SUITE_FILES="$(FILES)" cargo test --test redis_suite
+
+# FILES="unit/sort unit/geo" runs others than unit/type; SWITCH_MS=500 is more often.
+test-suite-switching: setup ## Redis' own tests of its data types while the master changes every two seconds
+	@scripts/redis-suite.sh
+	SUITE_REQUIRED=1 SUITE_SWITCHING="$(FILES)" SUITE_SWITCH_MS="$(or $(SWITCH_MS),2000)" \
+		cargo test --test redis_suite switching::
 
 bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options in BENCH_ARGS="--quick"
 	@scripts/setup.sh bench

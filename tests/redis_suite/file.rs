@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOOK_COUNTS_MAX: Duration = Duration::from_millis(200);
 
 /// What the suite's own servers are started with (tests/assets/default.conf).
-const SERVER_OPTIONS: &[&str] = &[
+pub const SERVER_OPTIONS: &[&str] = &[
     "--save",
     "900 1",
     "--notify-keyspace-events",
@@ -50,6 +50,8 @@ const PROGRAMS: &[&str] = &[
 pub enum Way {
     Direct,
     Proxied,
+    /// Through the proxy, while the master changes.
+    Switching,
 }
 
 /// What a file said.
@@ -57,6 +59,8 @@ pub struct Ran {
     pub passed: Passed,
     /// Tests that failed and exceptions, as the suite tells them.
     pub failed: Vec<String>,
+    /// Tests that the suite left out because of their tags.
+    pub left_out: Vec<String>,
     pub timed_out: bool,
     pub took: Duration,
 }
@@ -126,7 +130,7 @@ pub async fn run(copy: &Path, file: &str, way: Way) -> Ran {
     let shard = Shard::redis_with(0, SERVER_OPTIONS).await;
     let (proxy, addr) = match way {
         Way::Direct => (None, shard.addr(0)),
-        Way::Proxied => {
+        Way::Proxied | Way::Switching => {
             let settings = Settings {
                 commands: crate::PASS_ALL.into(),
                 ..Settings::default()
@@ -136,17 +140,36 @@ pub async fn run(copy: &Path, file: &str, way: Way) -> Ran {
             (Some(proxy), addr)
         }
     };
+    let mut command = tclsh(copy, "tests/test_helper.tcl", &addr, file);
+    command.args(["--tags", "-slow"]);
+    let (ran, mut log) = play(command).await;
+    if let Some(proxy) = &proxy {
+        log.push_str(&format!("\n--- the proxy's log\n{}", proxy.log_tail()));
+    }
+    keep(way, file, &log);
+    ran
+}
+
+/// How `script` runs one file of the suite against the server at `addr`; options may follow.
+pub fn tclsh(copy: &Path, script: &str, addr: &str, file: &str) -> Command {
     let (host, port) = addr.rsplit_once(':').expect("host:port");
-    let began = Instant::now();
     let base = base_port().to_string();
-    let workspace = Workspace::create("pointsman-suite").expect("a folder");
-    // The workspace starts programs in its own folder, and the suite has to run in its own.
+    // A workspace starts programs in its own folder, and the suite has to run in its own.
     let mut command = Command::new("sh");
-    command.args(["-c", "cd \"$0\" && exec tclsh tests/test_helper.tcl \"$@\""]);
-    command.arg(copy).args(["--host", host, "--port", port]);
-    command.args(["--tags", "-slow", "--clients", "1", "--baseport", &base]);
+    command.args(["-c", "cd \"$0\" && exec tclsh \"$@\""]);
+    command
+        .arg(copy)
+        .args([script, "--host", host, "--port", port]);
+    command.args(["--clients", "1", "--baseport", &base, "--single", file]);
     // Colours would be in the way of reading what it says.
-    command.args(["--single", file]).env("TERM", "dumb");
+    command.env("TERM", "dumb");
+    command
+}
+
+/// Runs the suite to its end and reads what it said, which comes back as well.
+pub async fn play(mut command: Command) -> (Ran, String) {
+    let began = Instant::now();
+    let workspace = Workspace::create("pointsman-suite").expect("a folder");
     let mut started = workspace
         .start("suite", &mut command)
         .expect("tclsh starts");
@@ -167,15 +190,10 @@ pub async fn run(copy: &Path, file: &str, way: Way) -> Ran {
     let took = began.elapsed();
     let said = std::fs::read(workspace.dir().join("suite.log")).unwrap_or_default();
     let said = String::from_utf8_lossy(&said).into_owned();
-    let mut log = said.clone();
-    if let Some(proxy) = &proxy {
-        log.push_str(&format!("\n--- the proxy's log\n{}", proxy.log_tail()));
-    }
-    keep(way, file, &log);
     let mut ran = judge(&said);
     ran.timed_out = timed_out;
     ran.took = took;
-    ran
+    (ran, said)
 }
 
 /// A port from the kernel with what the suite wants around it: it takes one of the 32 below the one
@@ -190,10 +208,11 @@ fn base_port() -> u16 {
     }
 }
 
-fn keep(way: Way, file: &str, log: &str) {
+pub fn keep(way: Way, file: &str, log: &str) {
     let way = match way {
         Way::Direct => "direct",
         Way::Proxied => "proxied",
+        Way::Switching => "switching",
     };
     let dir = home().join("logs").join(way);
     let name = format!("{}.log", file.replace('/', "_"));
@@ -206,6 +225,7 @@ fn judge(said: &str) -> Ran {
     let mut ran = Ran {
         passed: Passed::default(),
         failed: Vec::new(),
+        left_out: Vec::new(),
         timed_out: false,
         took: Duration::ZERO,
     };
@@ -215,6 +235,11 @@ fn judge(said: &str) -> Ran {
             ran.passed.add(name);
         } else if line.starts_with("[err]: ") || line.starts_with("[exception]: ") {
             ran.failed.push(line.to_owned());
+        } else if let Some((name, "needs:repl")) = line
+            .strip_prefix("[ignore]: ")
+            .and_then(|rest| rest.strip_suffix(" denied")?.rsplit_once(": Tag: "))
+        {
+            ran.left_out.push(name.to_owned());
         }
     }
     ran
@@ -222,9 +247,12 @@ fn judge(said: &str) -> Ran {
 
 #[test]
 fn what_the_suite_says_is_read() {
-    let ran =
-        judge("[ok]: A (b) c (12 ms)\n[err]: D in tests/x.tcl\n[exception]: oh\n[ready]: 1\n");
+    let ran = judge(
+        "[ok]: A (b) c (12 ms)\n[err]: D in tests/x.tcl\n[exception]: oh\n[ready]: 1\n\
+               [ignore]: E: Tag: needs:repl denied\n[ignore]: F: Tag: slow denied\n",
+    );
     assert_eq!(ran.passed.len(), 1);
+    assert_eq!(ran.left_out, ["E"]);
     let mut named = Passed::default();
     named.add("A (b) c");
     assert!(named.missing_in(&ran.passed).is_empty());

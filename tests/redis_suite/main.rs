@@ -18,13 +18,16 @@
 //! some of its tests fail that measure time; a difference that stays fails the run. What can't pass
 //! is listed in `exclusions.txt` with the reason.
 //!
-//! Without the suite's source the test does nothing and says so, unless `SUITE_REQUIRED` is set.
+//! [`switching`] runs files of it while the master changes.
+//!
+//! Without the suite's source the tests do nothing and say so, unless `SUITE_REQUIRED` is set.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod file;
 mod passed;
+mod switching;
 
 use std::collections::VecDeque;
 use std::path::Path;

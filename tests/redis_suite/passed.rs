@@ -46,12 +46,9 @@ impl Exclusions {
         let tests = meant.map(|line| {
             let fields: Vec<&str> = line.split('|').map(str::trim).collect();
             let [file, test, reason] = fields[..] else {
-                panic!("exclusions.txt: not `file | test | reason`: {line}");
+                panic!("not `file | test | reason`: {line}");
             };
-            assert!(
-                !reason.is_empty(),
-                "exclusions.txt: without a reason: {line}"
-            );
+            assert!(!reason.is_empty(), "without a reason: {line}");
             (file.to_owned(), test.to_owned())
         });
         Exclusions {
@@ -68,6 +65,12 @@ impl Exclusions {
             });
         self.used.fetch_add(excluded.len(), Ordering::Relaxed);
         missing
+    }
+
+    /// The tests of a file that are listed.
+    pub fn of<'a>(&'a self, file: &'a str) -> impl Iterator<Item = &'a str> {
+        let listed = self.tests.iter().filter(move |(of, _)| of == file);
+        listed.map(|(_, test)| test.as_str())
     }
 
     pub fn used(&self) -> usize {
