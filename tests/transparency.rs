@@ -162,6 +162,18 @@ async fn scripts_blocking_and_subscriptions_are_the_servers_own() {
 }
 
 #[tokio::test]
+async fn a_reply_may_nest_as_deep_as_a_script_makes_it() {
+    let twins = Twins::start().await;
+    let mut input = Vec::new();
+    let endless = "local a = {}; local b = {a}; a[1] = b; return a";
+    let deep = "local a = {1}; for i = 1, 500 do a = {a, i} end; return a";
+    for script in [endless, deep] {
+        put_request(&mut input, &["EVAL", script, "0"]);
+    }
+    twins.check(&input).await;
+}
+
+#[tokio::test]
 async fn inline_commands_and_oddities_are_read_as_the_server_reads_them() {
     let twins = Twins::start().await;
     let inputs: &[&[u8]] = &[

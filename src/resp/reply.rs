@@ -69,12 +69,22 @@ impl Value {
 }
 
 /// Collects bytes of one control connection and hands out whole replies.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ReplyDecoder {
     buf: BytesMut,
     scanner: ReplyScanner,
     /// Bytes of `buf` that the scanner has judged already.
     scanned: usize,
+}
+
+impl Default for ReplyDecoder {
+    fn default() -> Self {
+        Self {
+            buf: BytesMut::new(),
+            scanner: ReplyScanner::shallow(),
+            scanned: 0,
+        }
+    }
 }
 
 impl ReplyDecoder {

@@ -145,9 +145,7 @@ fn tell(file: &str, direct: &Ran, proxied: &Ran, missing: &[String]) {
             line.push_str(&format!("\n    not over in time {way}"));
         }
     }
-    for name in missing {
-        line.push_str(&format!("\n    MISSING through the proxy: {name}"));
-    }
+    line.push_str(&listed("\n    MISSING through the proxy: ", missing));
     say(&line);
 }
 
@@ -166,14 +164,23 @@ fn report(verdicts: &[Verdict], exclusions: &Exclusions) {
     assert!(compared > 0, "no test ran: is a file misspelled?");
     let mut told = String::new();
     for verdict in differing {
-        for name in &verdict.missing {
-            told.push_str(&format!("\n{}: {name}", verdict.file));
-        }
+        told.push_str(&listed(&format!("\n{}: ", verdict.file), &verdict.missing));
     }
     assert!(
         told.is_empty(),
         "these pass directly and not through the proxy:{told}"
     );
+}
+
+/// Each name behind `before`; after an exception they are many, of which the first tell enough.
+fn listed(before: &str, names: &[String]) -> String {
+    const NAMES_SHOWN_MAX: usize = 20;
+    let shown = names.iter().take(NAMES_SHOWN_MAX);
+    let mut text: String = shown.map(|name| format!("{before}{name}")).collect();
+    if names.len() > NAMES_SHOWN_MAX {
+        text.push_str(&format!("{before}... {} in all", names.len()));
+    }
+    text
 }
 
 /// Written past the test runner, which keeps what passing tests print: the run takes minutes.

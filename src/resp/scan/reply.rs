@@ -2,8 +2,12 @@
 
 use super::line::{line_len, plain_number, strict_integer};
 
-/// Aggregates inside aggregates. Real replies stay below ten (`COMMAND DOCS`).
-pub const NESTING_MAX: usize = 32;
+/// Aggregates inside aggregates. A script can return what Lua nests, which is 8000 deep at most.
+pub const NESTING_MAX: usize = 16 * 1024;
+
+/// Levels for which there is room without an allocation. Other replies than a script's stay below
+/// ten (`COMMAND DOCS`).
+const NESTING_USUAL: usize = 32;
 
 /// A line longer than this is passed on in parts instead of being collected.
 const LINE_BYTES_KEPT_MAX: usize = 64 * 1024;
@@ -47,8 +51,11 @@ pub struct ReplyScanner {
     left: u64,
     /// Open aggregates.
     depth: usize,
-    /// `left` of the levels around the innermost one.
-    outer: [u64; NESTING_MAX],
+    /// `left` of the levels around the innermost one, outermost first.
+    outer: [u64; NESTING_USUAL],
+    /// Those for which there was no room.
+    deeper: Vec<u64>,
+    nesting_max: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +77,23 @@ impl Default for ReplyScanner {
             kind: ReplyKind::Ordinary,
             left: 1,
             depth: 0,
-            outer: [0; NESTING_MAX],
+            outer: [0; NESTING_USUAL],
+            deeper: Vec::new(),
+            nesting_max: NESTING_MAX,
         }
     }
 }
 
 impl ReplyScanner {
+    /// For a connection whose replies are decoded by somebody who recurses: what is nested deeper
+    /// than the replies that the proxy itself asks for is an error.
+    pub fn shallow() -> Self {
+        Self {
+            nesting_max: NESTING_USUAL,
+            ..Self::default()
+        }
+    }
+
     /// Goes on with the current reply.
     ///
     /// # Errors
@@ -223,7 +241,9 @@ impl ReplyScanner {
     /// owes one value more.
     #[inline]
     fn open(&mut self, elements: u64, len: usize, attribute: bool) -> Result<Step, ReplyError> {
-        let slot = self.outer.get_mut(self.depth).ok_or(ReplyError::Nesting)?;
+        if self.depth >= self.nesting_max {
+            return Err(ReplyError::Nesting);
+        }
         self.state = State::Value { searched: 0 };
         if elements == 0 {
             return Ok(if attribute {
@@ -232,7 +252,11 @@ impl ReplyScanner {
                 Step::Value { len }
             });
         }
-        *slot = self.left.saturating_add(u64::from(attribute));
+        let left = self.left.saturating_add(u64::from(attribute));
+        match self.outer.get_mut(self.depth) {
+            Some(slot) => *slot = left,
+            None => self.deeper.push(left),
+        }
         self.left = elements;
         self.depth = self.depth.saturating_add(1);
         Ok(Step::Header { len })
@@ -274,8 +298,20 @@ impl ReplyScanner {
                 return true;
             };
             self.depth = depth;
-            self.left = self.outer.get(depth).copied().unwrap_or(1);
+            self.left = match self.outer.get(depth) {
+                Some(left) => *left,
+                None => self.leave_deep_level(),
+            };
         }
+    }
+
+    #[cold]
+    fn leave_deep_level(&mut self) -> u64 {
+        let left = self.deeper.pop().unwrap_or(1);
+        if self.deeper.is_empty() {
+            self.deeper = Vec::new();
+        }
+        left
     }
 }
 
@@ -339,7 +375,7 @@ pub enum ReplyError {
     #[error("expected CRLF after a bulk in a reply, check that the node speaks RESP")]
     BulkEnd,
     /// Deeper than any command's reply: refused before it costs memory.
-    #[error("reply nested deeper than {NESTING_MAX} levels, check what the node runs")]
+    #[error("reply nested too deep, check what the node runs")]
     Nesting,
     /// A push stands inside another reply, where nobody could tell whose it is.
     #[error("push inside another reply, check that the node speaks RESP3")]
@@ -433,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn thirty_two_levels_pass_and_thirty_three_do_not() {
+    fn what_a_script_can_nest_passes_and_one_level_past_the_limit_does_not() {
         whole(
             &format!("{}:1\r\n", "*1\r\n".repeat(NESTING_MAX)),
             ReplyKind::Ordinary,
@@ -442,6 +478,12 @@ mod tests {
         assert_eq!(scan(deeper.as_bytes()), Err(ReplyError::Nesting));
         let attributes = "|1\r\n".repeat(NESTING_MAX + 1);
         assert_eq!(scan(attributes.as_bytes()), Err(ReplyError::Nesting));
+        // Not only the innermost level has more than one element.
+        let wide = "*2\r\n".repeat(NESTING_MAX) + &":1\r\n".repeat(NESTING_MAX + 1);
+        whole(&wide, ReplyKind::Ordinary);
+        let mut shallow = ReplyScanner::shallow();
+        let deep = "*1\r\n".repeat(NESTING_USUAL + 1);
+        assert_eq!(shallow.scan(deep.as_bytes()), Err(ReplyError::Nesting));
     }
 
     #[test]
