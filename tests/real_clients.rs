@@ -33,11 +33,19 @@ macro_rules! clients {
 clients! {
     redis_py_resp2: python("redis_py.py", &["2"]);
     redis_py_resp3: python("redis_py.py", &["3"]);
+    redis_py_asyncio_resp2: python("redis_py_asyncio.py", &["2"]);
+    redis_py_asyncio_resp3: python("redis_py_asyncio.py", &["3"]);
+    rq: python("rq_jobs.py", &[]).map(Program::connections_come_and_go).map(not_on_kvrocks);
+    celery: python("celery_jobs.py", &[]).map(not_on_kvrocks);
     redis_cli_and_benchmark: python("redis_cli.py", &[]).map(Program::connections_come_and_go);
     ioredis: node("ioredis.js", &[]);
     node_redis_resp2: node("node_redis.js", &["2"]);
     node_redis_resp3: node("node_redis.js", &["3"]);
     bullmq: node("bullmq.js", &[]).map(|program| program.not_on_kvrocks("BullMQ wants Redis 5"));
+}
+
+fn not_on_kvrocks(program: Program) -> Program {
+    program.not_on_kvrocks("EXEC beside a blocked client that wakes up crashes Kvrocks before 2.12")
 }
 
 fn python(file: &str, arguments: &[&str]) -> Option<Program> {

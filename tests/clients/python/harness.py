@@ -5,6 +5,7 @@ it has done and checked. What it raises is an error of the library; what it find
 goes to `run.wrong`.
 """
 
+import asyncio
 import json
 import sys
 import threading
@@ -116,6 +117,45 @@ class Threads(Run):
             thread.join(PATIENCE_S)
             if thread.is_alive():
                 self.wrong(f"a thread did not end: {thread}")
+
+
+class Tasks(Run):
+    """Runs each activity, an asynchronous function of this run, as a task of one loop."""
+
+    def __init__(self, activities):
+        super().__init__([activity.__name__ for activity in activities])
+        self.activities = activities
+
+    async def _live(self, activity):
+        try:
+            await activity(self)
+        except Exception as error:
+            self.error(activity.__name__, error)
+
+    async def until(self, condition):
+        """Waits for a condition that other tasks bring about, or for a while."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition() and not self.errors and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)
+
+    async def until_stop(self):
+        tasks = [asyncio.create_task(self._live(activity)) for activity in self.activities]
+        await asyncio.to_thread(self.serve)
+        _, late = await asyncio.wait(tasks, timeout=PATIENCE_S)
+        if late:
+            self.wrong(f"tasks did not end: {late}")
+
+
+def watch_output(run, output):
+    """What another process of this client says goes to the log; an error that it tells counts."""
+
+    def read():
+        for line in output:
+            print(line, end="", file=sys.stderr)
+            if run.going() and any(word in line for word in ("Error", "ERROR", "Connection")):
+                run.error("worker", RuntimeError(line))
+
+    threading.Thread(target=read, daemon=True).start()
 
 
 class Acked:

@@ -94,9 +94,10 @@ def subscriber(run):
 def benchmark(run):
     """Fifty connections that pipeline. It ends at the first error that it is told."""
     tests = "ping_mbulk,set,get,incr,lpush,rpush,lpop,sadd,hset,spop,zadd,mset"
+    count = "3000" if ENGINE == "redis" else "300"
     command = ["redis-benchmark", "-h", HOST, "-p", PORT, "-t", tests]
     while run.going():
-        load = start(*command, "-n", "3000", "-c", "50", "-P", "8", "-r", "1000", "--csv")
+        load = start(*command, "-n", count, "-c", "50", "-P", "8", "-r", "1000", "--csv")
         said = ""
         for line in load.stdout:
             said += line
