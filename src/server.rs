@@ -114,6 +114,7 @@ impl Built {
             failovers.push((Arc::from(shard.name.as_str()), requests));
             let shared = Shared {
                 sessions_live: Arc::clone(&sessions),
+                registry: Registry::default(),
                 pause: Pause::default(),
                 failover: desk,
             };
@@ -143,13 +144,11 @@ impl Built {
             });
         }
 
-        let registry = Registry::default();
         let limits = limits(&config.proxy, policy(&config.commands));
         let mut workers = Vec::with_capacity(worker_count);
         for (index, shards) in per_worker.into_iter().enumerate() {
             let within = config.proxy.shutdown_timeout;
-            let (limits, registry) = (limits.clone(), registry.clone());
-            let worker = Worker::start(index, shards, limits, registry, stop.clone(), within)
+            let worker = Worker::start(index, shards, limits.clone(), stop.clone(), within)
                 .context("cannot start a worker thread")?;
             workers.push(worker);
         }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::listener::{Door, Handover};
-use crate::client::registry::Registry;
+use crate::client::registry::{ORDERS_MAX, Order};
 use crate::client::seat::{Limits, Seat, Shared};
 use crate::client::session::Session;
 use crate::shard::gate::{Gate, GateOrder};
@@ -56,7 +56,6 @@ impl Worker {
         index: usize,
         shards: Vec<ShardSeat>,
         limits: Limits,
-        registry: Registry,
         stop: CancellationToken,
         stop_within: Duration,
     ) -> io::Result<Self> {
@@ -77,7 +76,6 @@ impl Worker {
             let core = Core {
                 index,
                 limits,
-                registry,
                 stop,
                 stop_within,
                 sessions: counted,
@@ -98,7 +96,6 @@ impl Worker {
 struct Core {
     index: usize,
     limits: Limits,
-    registry: Registry,
     stop: CancellationToken,
     stop_within: Duration,
     sessions: Arc<AtomicUsize>,
@@ -116,16 +113,12 @@ impl Core {
         } in shards
         {
             let gate = Gate::shut(Arc::clone(&orders.receivers));
-            let seat = Seat::new(
-                gate,
-                &route,
-                self.limits.clone(),
-                self.registry.clone(),
-                shared,
-            );
+            let (door, session_orders) = mpsc::channel(ORDERS_MAX);
+            let seat = Seat::new(gate, &route, self.limits.clone(), shared, door);
             let metrics = WorkerMetrics::new(&name, self.index);
-            // Both end with the runtime: orders must be obeyed while sessions drain.
+            // All end with the runtime: orders must be obeyed while sessions drain.
             tokio::task::spawn_local(obey(Rc::clone(&seat), orders.orders));
+            tokio::task::spawn_local(obey_sessions(Rc::clone(&seat), session_orders));
             tokio::task::spawn_local(report(Rc::clone(&seat), metrics));
             seats.push(seat);
         }
@@ -200,12 +193,20 @@ async fn obey(seat: Rc<Seat>, mut orders: mpsc::Receiver<GateOrder>) {
     }
 }
 
+/// Carries out what sessions want done to sessions of this worker.
+async fn obey_sessions(seat: Rc<Seat>, mut orders: mpsc::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        seat.obey(&order);
+    }
+}
+
 /// Brings the counters to the metrics.
 async fn report(seat: Rc<Seat>, metrics: WorkerMetrics) {
     let mut ticks = interval(COUNTERS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
+        seat.tick();
         let counts = &seat.counts;
         metrics.sessions.set(counts.sessions.get() as f64);
         metrics.connections.increment(counts.connections.take());

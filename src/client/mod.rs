@@ -10,7 +10,11 @@
 //! * [`local`]: commands that the proxy answers itself.
 //! * [`failover`]: `FAILOVER`, where it means the proxy's own switchover.
 //! * [`pause`]: what is known of a pause that a client has set.
-//! * [`registry`]: the live sessions of the whole proxy, for `CLIENT LIST`.
+//! * [`registry`]: the live sessions of a shard over all workers, and the way to reach them.
+//! * [`presence`]: what other sessions may see of a session.
+//! * [`roster`]: the lines of `CLIENT LIST`.
+//! * [`heard`]: what a session makes of the server's replies about the session.
+//! * [`kill`]: whom a `CLIENT KILL` means.
 //! * [`scripts`]: scripts that clients have sent, for the next master.
 //! * [`relay`]: a session on a pinned connection.
 //!
@@ -19,13 +23,17 @@
 
 pub mod counts;
 pub mod failover;
+pub mod heard;
+pub mod kill;
 pub mod links;
 pub mod listener;
 pub mod local;
 pub mod outbox;
 pub mod pause;
+pub mod presence;
 pub mod registry;
 pub mod relay;
+pub mod roster;
 pub mod scripts;
 pub mod seat;
 pub mod session;

@@ -46,6 +46,7 @@ impl OutboxState {
             Self::Cut { .. } => Err(Closed::AmbiguousWrite),
             Self::Broken(Broken::Gone) => Err(Closed::ClientGone),
             Self::Broken(Broken::OutputLimit) => Err(Closed::OutputLimit),
+            Self::Broken(Broken::Killed) => Err(Closed::Killed),
         }
     }
 }
@@ -55,6 +56,8 @@ impl OutboxState {
 pub enum Broken {
     Gone,
     OutputLimit,
+    /// Somebody ended it: `CLIENT KILL`, or the end of its user.
+    Killed,
 }
 
 /// Replies on their way to one client.
@@ -200,6 +203,11 @@ impl Outbox {
             self.state.set(state);
         }
         self.wake();
+    }
+
+    /// Ends the session: nothing more reaches the client.
+    pub fn kill(&self) {
+        self.fail(OutboxState::Broken(Broken::Killed));
     }
 
     /// Wakes the session, for whatever it has to look at.

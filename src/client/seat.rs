@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use slab::Slab;
+use tokio::sync::mpsc;
 
 use super::counts::Counts;
 use super::links::{LaneAnswer, LaneUse, NodeLinks};
 use super::outbox::Outbox;
 use super::pause::Pause;
-use super::registry::Registry;
+use super::presence::Presence;
+use super::registry::{Order, Registry};
 use super::scripts::Scripts;
 use crate::resp::command::policy::Policy;
 use crate::resp::scan::{ReplyKind, RequestLimits, write_request};
@@ -60,10 +62,18 @@ impl Limits {
     }
 }
 
+/// A live session, to be reached from outside its task.
+#[derive(Debug)]
+struct Present {
+    presence: Arc<Presence>,
+    outbox: Rc<Outbox>,
+}
+
 /// What the workers of one shard share beside its gate and route.
 #[derive(Debug, Clone)]
 pub struct Shared {
     pub sessions_live: Arc<AtomicUsize>,
+    pub registry: Registry,
     pub pause: Pause,
     pub failover: FailoverDesk,
 }
@@ -75,6 +85,8 @@ pub struct Seat {
     pub limits: Limits,
     pub counts: Rc<Counts>,
     pub registry: Registry,
+    /// Where sessions of other workers leave orders for this one's.
+    pub door: mpsc::Sender<Order>,
     pub scripts: Scripts,
     pub pause: Pause,
     pub failover: FailoverDesk,
@@ -84,8 +96,7 @@ pub struct Seat {
     /// How many live sessions have each identity: what a new master must accept.
     identities: RefCell<HashMap<Identity, usize>>,
     spare: RefCell<Vec<BytesMut>>,
-    /// Every live session's outbox, to wake it by.
-    outboxes: RefCell<Slab<Rc<Outbox>>>,
+    present: RefCell<Slab<Present>>,
     stopping: Cell<bool>,
     /// Sessions of the shard over all workers, for its status.
     sessions_live: Arc<AtomicUsize>,
@@ -96,14 +107,15 @@ impl Seat {
         gate: Rc<Gate>,
         route: &RouteReader,
         limits: Limits,
-        registry: Registry,
         shared: Shared,
+        door: mpsc::Sender<Order>,
     ) -> Rc<Self> {
         Rc::new(Self {
             gate,
             limits,
             counts: Rc::default(),
-            registry,
+            registry: shared.registry,
+            door,
             scripts: Scripts::default(),
             pause: shared.pause,
             failover: shared.failover,
@@ -112,7 +124,7 @@ impl Seat {
             current: RefCell::default(),
             identities: RefCell::default(),
             spare: RefCell::default(),
-            outboxes: RefCell::default(),
+            present: RefCell::default(),
             stopping: Cell::new(false),
             sessions_live: shared.sessions_live,
         })
@@ -268,11 +280,14 @@ impl Seat {
     }
 
     /// Takes a session in; its key is for [`Seat::leave`].
-    pub fn enter(&self, outbox: &Rc<Outbox>) -> usize {
+    pub fn enter(&self, presence: &Arc<Presence>, outbox: &Rc<Outbox>) -> usize {
         self.counts.connections.add(1);
         self.sessions_live.fetch_add(1, Ordering::Relaxed);
         self.counts.sessions.set(self.counts.sessions.get() + 1);
-        self.outboxes.borrow_mut().insert(Rc::clone(outbox))
+        self.present.borrow_mut().insert(Present {
+            presence: Arc::clone(presence),
+            outbox: Rc::clone(outbox),
+        })
     }
 
     pub fn leave(&self, key: usize) {
@@ -280,14 +295,32 @@ impl Seat {
         self.counts
             .sessions
             .set(self.counts.sessions.get().saturating_sub(1));
-        self.outboxes.borrow_mut().try_remove(key);
+        self.present.borrow_mut().try_remove(key);
     }
 
     /// Lets sessions end as soon as nothing of theirs is under way.
     pub fn stop(&self) {
         self.stopping.set(true);
-        for (_, outbox) in self.outboxes.borrow().iter() {
-            outbox.wake();
+        for (_, present) in self.present.borrow().iter() {
+            present.outbox.wake();
+        }
+    }
+
+    /// Carries out what a session, of whatever worker, wants done to sessions of this one.
+    pub fn obey(&self, order: &Order) {
+        for (_, present) in self.present.borrow().iter() {
+            match order {
+                Order::Close(ids) if ids.contains(&present.presence.id) => present.outbox.kill(),
+                Order::Wake(id) if *id == present.presence.id => present.outbox.wake(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Called once a second: who has sent nothing since is idle.
+    pub fn tick(&self) {
+        for (_, present) in self.present.borrow().iter() {
+            present.presence.tick();
         }
     }
 

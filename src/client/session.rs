@@ -13,7 +13,9 @@
 mod wait;
 
 use std::future::poll_fn;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
@@ -21,13 +23,14 @@ use tokio::net::tcp::OwnedReadHalf;
 
 use super::links::LaneUse;
 use super::outbox::Outbox;
-use super::registry::Entry;
+use super::presence::Presence;
+use super::registry::{About, Entry};
 use super::scripts::brought_by;
 use super::seat::Seat;
 use super::state::{Closed, ReplyMode};
 use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Verdict, classify};
-use crate::resp::scan::{Form, Request, RequestScanner, reframe};
+use crate::resp::scan::{Form, Request, RequestScanner, args, reframe};
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
 
@@ -52,6 +55,7 @@ pub struct Session {
     /// `CLIENT ID`: the proxy's own, the same for the life of the session.
     pub id: u64,
     pub(super) seat: Rc<Seat>,
+    pub(super) presence: Arc<Presence>,
     seat_key: usize,
     pub(super) read: OwnedReadHalf,
     pub(super) input: BytesMut,
@@ -59,6 +63,12 @@ pub struct Session {
     pub(super) outbox: Rc<Outbox>,
     pub(super) identity: Identity,
     pub(super) name: Bytes,
+    pub(super) lib_name: Bytes,
+    pub(super) lib_ver: Bytes,
+    /// The `CLIENT ID` of the session that gets this one's invalidations.
+    pub(super) redirect: Option<u64>,
+    /// It has ended itself: it goes once its replies are out.
+    pub(super) ends: bool,
     pub(super) reply_mode: ReplyMode,
     lane: Option<OwnLane>,
     /// The server's own line for a session that has not given a password yet.
@@ -93,17 +103,16 @@ pub(super) enum Step {
 
 impl Session {
     pub fn new(id: u64, seat: &Rc<Seat>, stream: TcpStream) -> Self {
+        let presence = Arc::new(Presence::new(id));
         if let (Ok(addr), Ok(laddr)) = (stream.peer_addr(), stream.local_addr()) {
-            let entry = Entry {
+            seat.registry.insert(Entry {
+                presence: Arc::clone(&presence),
+                door: seat.door.clone(),
                 addr,
                 laddr,
-                since: std::time::Instant::now(),
-                name: String::new(),
-                user: "default".to_owned(),
-                db: 0,
-                resp: 2,
-            };
-            seat.registry.insert(id, entry);
+                fd: stream.as_raw_fd(),
+                about: About::default(),
+            });
         }
         let (read, write) = stream.into_split();
         let outbox = Outbox::new(
@@ -113,25 +122,32 @@ impl Session {
             Rc::clone(&seat.counts),
         );
         let identity = Identity::default();
-        let seat_key = seat.enter(&outbox);
+        let seat_key = seat.enter(&presence, &outbox);
         seat.enter_identity(&identity);
-        Self {
+        let session = Self {
             id,
             seat_key,
             seat: Rc::clone(seat),
+            presence,
             read,
             input: BytesMut::new(),
             scanner: RequestScanner::default(),
             outbox,
             identity,
             name: Bytes::new(),
+            lib_name: Bytes::new(),
+            lib_ver: Bytes::new(),
+            redirect: None,
+            ends: false,
             reply_mode: ReplyMode::On,
             lane: None,
             noauth: None,
             proven: false,
             writes: false,
             eof: false,
-        }
+        };
+        session.note_in_registry();
+        session
     }
 
     /// Serves the client until it leaves, or must be closed.
@@ -146,6 +162,9 @@ impl Session {
     }
 
     async fn turn(&mut self) -> Result<(), Closed> {
+        if self.ends {
+            return Err(Closed::Killed);
+        }
         match self.forward() {
             Step::Read => self.read_more().await,
             Step::Settle => self.settle().await,
@@ -160,6 +179,13 @@ impl Session {
 
     /// Sends every request in the input that needs no waiting.
     fn forward(&mut self) -> Step {
+        if self.presence.is_wanted() {
+            return if self.outbox.owed() > 0 {
+                Step::Settle
+            } else {
+                Step::Relay
+            };
+        }
         let mut run = Run::default();
         let step = loop {
             if let Err(step) = self.may_go_on(&run) {
@@ -177,6 +203,7 @@ impl Session {
                 Ok(Request::Blank { len }) => {
                     self.send_run(&mut run);
                     self.input.advance(len);
+                    self.saw_blank();
                 }
                 Ok(Request::Complete {
                     form: Form::Inline, ..
@@ -246,7 +273,10 @@ impl Session {
         match verdict.path {
             Path::Lane if self.suits_a_lane(len, write) => {}
             Path::Lane | Path::Pinned(_) => return Err(Step::Relay),
-            Path::Local(local) => return Err(Step::Answer(local, len)),
+            Path::Local(local) if local.needs_no_server() => {
+                return Err(Step::Answer(local, len));
+            }
+            Path::Local(_) => return Err(Step::Relay),
             Path::Refused(text) | Path::Ruled(&Ruled { refusal: text, .. }) => {
                 return self.answer_error_in_place(run, len, format!("-{text}\r\n").as_bytes());
             }
@@ -329,7 +359,12 @@ impl Session {
         if run.count == 0 {
             return;
         }
-        let Run { end, count, write } = std::mem::take(run);
+        let Run {
+            end,
+            count,
+            write,
+            last,
+        } = std::mem::take(run);
         let Some(own) = &self.lane else { return };
         if write {
             self.seat.gate.admit_writes(count);
@@ -341,6 +376,8 @@ impl Session {
         self.outbox.owe(count);
         let mute = self.reply_mode != ReplyMode::On;
         let requests = self.input.get(..end).unwrap_or_default();
+        let name = requests.get(last..).and_then(|last| args(last).next());
+        self.presence.ran(name.unwrap_or_default());
         own.lane.send(requests, &self.outbox, count, write, mute);
         self.input.advance(end);
     }
@@ -385,23 +422,29 @@ impl Session {
         let user = match self.identity.credentials.as_deref() {
             Some(Credentials {
                 user: Some(user), ..
-            }) => String::from_utf8_lossy(user).into(),
-            _ => "default".to_owned(),
+            }) => user.clone(),
+            _ => Bytes::from_static(b"default"),
         };
-        self.seat.registry.update(self.id, |entry| {
-            entry.name = String::from_utf8_lossy(&self.name).into();
-            entry.user = user;
-            entry.db = self.identity.db;
-            entry.resp = if self.identity.resp == Resp::Resp3 {
+        let about = About {
+            name: self.name.clone(),
+            user,
+            lib_name: self.lib_name.clone(),
+            lib_ver: self.lib_ver.clone(),
+            db: self.identity.db,
+            resp: if self.identity.resp == Resp::Resp3 {
                 3
             } else {
                 2
-            };
-        });
+            },
+        };
+        self.seat.registry.update(self.id, about);
     }
 
-    pub(super) fn registered_line(&self) -> String {
-        self.seat.registry.line(self.id)
+    /// A line without a command is one for `CLIENT REPLY SKIP`.
+    pub(super) fn saw_blank(&mut self) {
+        if self.reply_mode == ReplyMode::SkipNext {
+            self.reply_mode = ReplyMode::On;
+        }
     }
 
     /// Delivers what can still be delivered, for a short while.
@@ -439,12 +482,15 @@ impl Drop for Session {
 #[derive(Debug, Default)]
 struct Run {
     end: usize,
+    /// Where the last of them begins.
+    last: usize,
     count: usize,
     write: bool,
 }
 
 impl Run {
     fn add(&mut self, len: usize, write: bool) {
+        self.last = self.end;
         self.end += len;
         self.count += 1;
         self.write = write;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::relay::Queued;
 use crate::resp::scan::{args, write_request};
 use crate::shard::gate::CallBack;
 use crate::upstream::connection::CallError;
@@ -21,6 +22,8 @@ pub enum Closed {
     GoneWhileHeld,
     /// The client sent `QUIT`.
     Quit,
+    /// `CLIENT KILL` of it, or the end of the user that it was.
+    Killed,
     /// The client's bytes are no RESP.
     ProtocolError,
     /// The client leaves more replies untaken than `output_buffer_bytes_max`.
@@ -43,6 +46,7 @@ impl Closed {
             Self::ClientGone => "client_gone",
             Self::GoneWhileHeld => "gone_while_held",
             Self::Quit => "quit",
+            Self::Killed => "killed",
             Self::ProtocolError => "protocol_error",
             Self::OutputLimit => "output_limit",
             Self::AmbiguousWrite => "ambiguous_write",
@@ -96,6 +100,8 @@ pub struct Transaction {
     carriable: bool,
     /// Keys were watched on a connection that is gone: `EXEC` must answer null.
     pub watch_lost: bool,
+    /// Commands about the session in it, whose replies are told in its words.
+    pub(super) locals: Vec<Queued>,
     /// A command was refused while queueing: the server will not execute any of it.
     pub failed: bool,
     /// `CLIENT TRACKING ON` is queued, with this redirection.

@@ -102,7 +102,9 @@ pub enum SubKind {
     Shard,
 }
 
-/// Commands that the session answers, because the server would speak of the proxy's connection.
+/// Commands about the session itself: the server would speak of the proxy's connection. Most are asked
+/// of the server all the same, which decides whether they are right and allowed, and its reply is
+/// told in the session's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Local {
     Auth,
@@ -127,6 +129,23 @@ pub enum Local {
     Failover,
     /// `CLIENT CAPA redirect` would turn READONLY errors into redirections past the proxy.
     ClientCapa,
+    /// It says how many clients there are.
+    Info,
+}
+
+impl Local {
+    /// The session answers it, wherever its commands run.
+    pub fn needs_no_server(self) -> bool {
+        matches!(
+            self,
+            Self::Quit | Self::Reset | Self::ClientReply | Self::Failover
+        )
+    }
+
+    /// Changes who the session is to the server: what comes next may have to go another way.
+    pub fn changes_identity(self) -> bool {
+        matches!(self, Self::Auth | Self::Hello | Self::Select)
+    }
 }
 
 /// What is to be done with a command.

@@ -4,6 +4,7 @@
 //! outstanding.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,8 +28,8 @@ pub struct Connection {
     pub input: BytesMut,
     pub scanner: ReplyScanner,
     pub identity: Identity,
-    /// Pushes that came while a call waited for its reply, to be taken by whoever receives them.
-    pub unasked: BytesMut,
+    /// Our end of it: what the server calls the client's address.
+    pub addr: SocketAddr,
 }
 
 /// Why there is no connection. Nothing of the client's was sent in any case.
@@ -80,6 +81,7 @@ impl Connection {
         };
         let stream = TcpStream::connect(node).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
+        let addr = stream.local_addr().map_err(unreachable)?;
         let (read, write) = stream.into_split();
         let mut connection = Self {
             read,
@@ -87,7 +89,7 @@ impl Connection {
             input: BytesMut::new(),
             scanner: ReplyScanner::default(),
             identity: identity.clone(),
-            unasked: BytesMut::new(),
+            addr,
         };
         let greeting = Greeting::new(identity);
         if greeting.replies > 0 {
@@ -103,7 +105,7 @@ impl Connection {
         };
         self.send(&greeting.request).await.map_err(|_| lost())?;
         for _ in 0..greeting.replies {
-            let (reply, kind) = self.reply().await.map_err(|_| lost())?;
+            let (reply, kind) = self.reply(OWN_REPLY_BYTES_MAX).await.map_err(|_| lost())?;
             if kind == ReplyKind::Error {
                 return Err(DialError::Refused {
                     node: node.to_owned(),
@@ -122,11 +124,26 @@ impl Connection {
     ) -> Result<(Bytes, ReplyKind), CallError> {
         let exchange = async {
             self.send(request).await.map_err(|_| CallError::Lost)?;
-            self.reply().await
+            self.reply(OWN_REPLY_BYTES_MAX).await
         };
         timeout(deadline, exchange)
             .await
             .unwrap_or(Err(CallError::Lost))
+    }
+
+    /// As [`Connection::call`], where the reply may be as long as `bytes_max`.
+    pub async fn call_for_long(
+        &mut self,
+        request: &[u8],
+        deadline: Duration,
+        bytes_max: usize,
+    ) -> Result<Bytes, CallError> {
+        let exchange = async {
+            self.send(request).await.map_err(|_| CallError::Lost)?;
+            self.reply(bytes_max).await
+        };
+        let replied = timeout(deadline, exchange).await;
+        Ok(replied.unwrap_or(Err(CallError::Lost))?.0)
     }
 
     async fn send(&mut self, request: &[u8]) -> io::Result<()> {
@@ -135,7 +152,7 @@ impl Connection {
     }
 
     /// Waits for one whole reply; the caller sets the deadline.
-    async fn reply(&mut self) -> Result<(Bytes, ReplyKind), CallError> {
+    async fn reply(&mut self, bytes_max: usize) -> Result<(Bytes, ReplyKind), CallError> {
         let mut whole = BytesMut::new();
         loop {
             match self
@@ -163,7 +180,7 @@ impl Connection {
                     self.input.advance(len);
                 }
             }
-            if whole.len() + self.input.len() > OWN_REPLY_BYTES_MAX {
+            if whole.len() + self.input.len() > bytes_max {
                 return Err(CallError::Protocol);
             }
             match self.read.read_buf(&mut self.input).await {

@@ -37,6 +37,8 @@ impl Relay<'_> {
                 self.links = links;
                 self.link = link;
                 self.link_ended = false;
+                self.spent = false;
+                self.arrived();
                 Ok(())
             }
             Err(text) => {

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::super::state::Closed;
+use super::ask::only_refused;
 use super::{Again, Awaited, Expect, Keeps, Relay};
 use crate::resp::command::SubKind;
 use crate::resp::scan::{Reply, ReplyKind};
@@ -49,7 +50,7 @@ impl Relay<'_> {
                     let part = self.link.input.get(..len).unwrap_or_default();
                     if self.frame_is_for_client() {
                         self.session.outbox.deliver(part);
-                    } else {
+                    } else if self.collects() {
                         self.collect(len)?;
                     }
                     self.link.input.advance(len);
@@ -102,6 +103,9 @@ impl Relay<'_> {
                     | Awaited::Substitute(_)
                     | Awaited::Again(_)
                     | Awaited::TrackingInfo(_)
+                    | Awaited::Session(..)
+                    | Awaited::Exec(_)
+                    | Awaited::TakeBack
             ),
         }
     }
@@ -134,23 +138,7 @@ impl Relay<'_> {
         self.settle_expect(expect, kind, bytes);
     }
 
-    /// Keeps a part of a reply that the proxy itself reads.
-    fn collect(&mut self, len: usize) -> Result<(), Closed> {
-        let part = self.link.input.get(..len).unwrap_or_default();
-        if let Some(Expect {
-            what: Awaited::TrackingInfo(_),
-            ..
-        }) = self.expects.front()
-        {
-            self.collected.extend_from_slice(part);
-        }
-        if self.collected.len() > COLLECTED_BYTES_MAX {
-            return Err(Closed::UpstreamLost);
-        }
-        Ok(())
-    }
-
-    fn settle_expect(&mut self, expect: Expect, kind: ReplyKind, bytes: &[u8]) {
+    fn settle_expect(&mut self, expect: Expect, kind: ReplyKind, bytes: &Bytes) {
         if expect.write {
             self.session.seat.gate.write_ended(1);
         }
@@ -160,7 +148,7 @@ impl Relay<'_> {
         }
         match expect.what {
             Awaited::Multi if kind == ReplyKind::Error => self.transaction = None,
-            Awaited::Queued if !bytes.starts_with(b"+QUEUED") => {
+            Awaited::Queued if !bytes.starts_with(b"+QUEUED") && !only_refused(bytes, kind) => {
                 if let Some(open) = &mut self.transaction {
                     open.failed = true;
                 }
@@ -176,11 +164,21 @@ impl Relay<'_> {
                 self.receiver_settled();
             }
             Awaited::Plain if self.keeps == Keeps::Monitor => self.receiver_settled(),
-            Awaited::Plain if bytes == b"+QUEUED\r\n" => self.keeps_unknown(),
+            Awaited::Plain if bytes[..] == b"+QUEUED\r\n"[..] => self.keeps_unknown(),
             Awaited::Confirm(of, _) => self.subscriptions_settled(of, kind),
-            Awaited::Tracking(change) if bytes == b"+OK\r\n" => self.track(*change),
+            Awaited::Tracking(change) if bytes[..] == b"+OK\r\n"[..] => self.track(*change),
             Awaited::TrackingInfo(redirect) => self.tracking_told(bytes, redirect),
             Awaited::Again(again) => self.settle_again(again, kind, bytes),
+            Awaited::Session(local, request) => {
+                self.session_answered(local, &request, bytes, expect.mute);
+            }
+            Awaited::Exec(queued) => {
+                self.executed(queued, bytes, expect.mute);
+                if kind == ReplyKind::Error && !bytes.starts_with(b"-EXECABORT") {
+                    self.keeps_unknown();
+                }
+            }
+            Awaited::TakeBack if kind == ReplyKind::Error => self.spent = true,
             Awaited::Substitute(answer) if !expect.mute => self.session.outbox.push(&answer),
             _ => {}
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::client::session::BACKLOG_PAUSE_BYTES;
 use crate::resp::command::policy::Ruled;
-use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
+use crate::resp::command::{Path, Pin, SubKind, Verdict};
 use crate::resp::scan::{Form, Request, RequestScanner, args};
 use crate::upstream::identity::Resp;
 
@@ -27,6 +27,9 @@ impl Relay<'_> {
     /// Passes on every request that needs no waiting, and says what the next one needs.
     pub(super) fn feed(&mut self) -> Result<Feed, Closed> {
         self.session.outbox.state().check()?;
+        if self.session.ends {
+            return Err(Closed::Killed);
+        }
         if self.link_ended {
             return self.link_has_ended();
         }
@@ -49,7 +52,11 @@ impl Relay<'_> {
             }
             let crowded = self.expects.len() >= self.session.seat.limits.pipeline_max
                 || self.out.len() > OUT_BYTES_MAX;
-            if crowded || self.blocked.is_some() || self.awaits_confirmation() {
+            if crowded
+                || self.blocked.is_some()
+                || self.awaits_confirmation()
+                || self.awaits_identity()
+            {
                 return Ok(Feed::Wait);
             }
             if let Some(len) = self.upload.as_ref().and_then(|upload| upload.end) {
@@ -61,7 +68,10 @@ impl Relay<'_> {
             let limits = &self.session.seat.limits.request;
             match self.session.scanner.scan(&self.session.input, limits) {
                 Ok(Request::Incomplete) => return self.incomplete(),
-                Ok(Request::Blank { len }) => self.session.input.advance(len),
+                Ok(Request::Blank { len }) => {
+                    self.session.input.advance(len);
+                    self.session.saw_blank();
+                }
                 Ok(Request::Complete {
                     form: Form::Inline, ..
                 })
@@ -257,7 +267,7 @@ impl Relay<'_> {
 
     /// The request in front must wait and will be judged again. The end of an upload, `len` bytes,
     /// stays judged: its beginning is gone, and what is left of it would be read as requests.
-    fn judge_later(&mut self, len: usize) {
+    pub(super) fn judge_later(&mut self, len: usize) {
         match &mut self.upload {
             Some(upload) => upload.end = Some(len),
             None => self.session.scanner = RequestScanner::default(),
@@ -336,12 +346,18 @@ impl Relay<'_> {
             Some(Pin::Exec) => {
                 let open = self.transaction.take();
                 let tracks = open.as_ref().and_then(|open| open.tracks);
-                let answer = open.and_then(|open| self.instead_of_exec(&open));
+                let answer = open.as_ref().and_then(|open| self.instead_of_exec(open));
+                let locals = open.map(|open| open.locals).unwrap_or_default();
                 self.watching = false;
                 match answer {
                     Some(answer) => self.send_own(DISCARD, Awaited::Substitute(answer)),
                     None => {
-                        self.send(request, Awaited::Cleaning, true);
+                        let what = if locals.is_empty() {
+                            Awaited::Cleaning
+                        } else {
+                            Awaited::Exec(locals)
+                        };
+                        self.send(request, what, true);
                         if let Some(redirect) = tracks {
                             self.expect_own(ASK, Awaited::TrackingInfo(redirect), true);
                         }
@@ -353,6 +369,8 @@ impl Relay<'_> {
                 self.watching = false;
                 self.send(request, Awaited::Cleaning, false);
             }
+            // The server says that they do not belong here, and goes on with the transaction.
+            Some(Pin::Multi | Pin::Watch) => self.send(request, Awaited::Queued, false),
             _ => {
                 if self.is_broken() {
                     // The server has no transaction to queue it in. EXEC will say so.
@@ -481,42 +499,6 @@ impl Relay<'_> {
         None
     }
 
-    fn local(&mut self, local: Local, len: usize) -> Option<Feed> {
-        let ends = matches!(local, Local::Quit | Local::Reset);
-        if self.transaction.is_some() && !ends {
-            if local == Local::Failover {
-                return self.refuse(len, "ERR FAILOVER is not possible in a transaction");
-            }
-            if local == Local::ClientReply {
-                return self.refuse(len, "ERR CLIENT REPLY is not possible in a transaction");
-            }
-            // It runs, or fails, with the transaction, on this connection.
-            let verdict = Verdict {
-                writes: false,
-                ..self.session.verdict(&self.session.input)
-            };
-            self.keeps = Keeps::Unknown;
-            let request = self.session.input.split_to(len).freeze();
-            self.pass_on_in_transaction(&request, None, verdict, false);
-            return None;
-        }
-        self.judge_later(len);
-        if !self.expects.is_empty() {
-            return Some(Feed::Wait);
-        }
-        let identity = matches!(local, Local::Auth | Local::Hello | Local::Select);
-        if identity && (self.keeps == Keeps::Monitor || !self.subscriptions.is_empty()) {
-            return self.refuse(
-                len,
-                "ERR AUTH, HELLO and SELECT are not possible on a subscribed connection",
-            );
-        }
-        if self.is_clean() {
-            return Some(Feed::Leave);
-        }
-        Some(Feed::Answer(local, len))
-    }
-
     /// Sends a request of the client and expects its reply.
     pub(super) fn send(&mut self, request: &[u8], what: Awaited, write: bool) {
         let seat = &self.session.seat;
@@ -530,6 +512,9 @@ impl Relay<'_> {
         if self.session.reply_mode == ReplyMode::SkipNext {
             self.session.reply_mode = ReplyMode::On;
         }
+        self.session
+            .presence
+            .ran(args(request).next().unwrap_or_default());
         self.out.extend_from_slice(request);
         self.expects.push_back(Expect { what, write, mute });
     }

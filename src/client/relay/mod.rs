@@ -6,8 +6,10 @@
 //! connection goes back to the pool and the session back to its lane.
 //!
 //! * [`feed`]: requests, client to server.
+//! * [`ask`]: commands about the session itself.
 //! * [`deal`]: replies, server to client.
 //! * [`tunnel`]: bytes both ways, for what is not requests and replies.
+//! * [`reach`]: other sessions' connections, on the server.
 //! * [`carry`]: leaves a node that is not master any more.
 //! * [`reopen`]: what was open on the old master is opened again on the new one.
 //! * [`requeue`]: the same for a transaction, when the client goes on with it.
@@ -17,10 +19,12 @@
 //! yet (an upload without its end). Nothing is sent to a node after the route has left it. A
 //! connection is given back only with nothing expected, nothing open and nothing unknown on it.
 
+mod ask;
 mod carry;
 mod deal;
 mod feed;
 mod pauses;
+mod reach;
 mod reopen;
 mod requeue;
 mod tracking;
@@ -30,6 +34,7 @@ use std::collections::{HashSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -41,12 +46,14 @@ use self::tracking::{Change, Tracking};
 use super::links::NodeLinks;
 use super::local::OwnLink;
 use super::outbox::OutboxState;
+use super::presence::{Presence, Upstream};
 use super::session::{BACKLOG_PAUSE_BYTES, Session};
 use super::state::{Blocked, Closed, Transaction};
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
 use crate::resp::scan::{Form, Request};
 use crate::shard::gate::{Gate, GateWatch, Receiver};
 use crate::upstream::connection::{Connection, poll_write_all};
+pub(super) use ask::Queued;
 
 /// Bytes on their way to the server before the client is not read further.
 const OUT_BYTES_MAX: usize = 256 * 1024;
@@ -74,6 +81,12 @@ enum Awaited {
     Queued,
     /// `EXEC`, `DISCARD`, `UNWATCH`: the connection is clean after it, unless it is refused.
     Cleaning,
+    /// `EXEC` of a transaction with commands about the session in it.
+    Exec(Vec<Queued>),
+    /// A command about the session.
+    Session(Local, Bytes),
+    /// Takes back what such a command left on the connection.
+    TakeBack,
     /// A command that waits on the server.
     Blocking,
     /// `WAIT`: it waits as well, but is not repeated elsewhere.
@@ -185,8 +198,20 @@ impl Subscriptions {
     }
 }
 
+/// Others see the session's connection as long as it has one.
+struct Shown(Arc<Presence>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.has_upstream(None);
+        self.0.blocks(false);
+        self.0.subscribes(false);
+    }
+}
+
 struct Relay<'s> {
     session: &'s mut Session,
+    shown: Shown,
     epoch: u64,
     links: Rc<NodeLinks>,
     link: Connection,
@@ -228,7 +253,7 @@ struct Relay<'s> {
 impl Session {
     /// Runs requests on a connection of their own until none is needed any more.
     pub(super) async fn relay(&mut self) -> Result<(), Closed> {
-        let link = match self.connect_own().await? {
+        let link = match self.connect_for_front().await? {
             Ok(link) => link,
             Err(text) => return self.refuse_front(&text).await,
         };
@@ -240,8 +265,10 @@ impl<'s> Relay<'s> {
     fn new(session: &'s mut Session, (epoch, links, link): OwnLink) -> Self {
         let watch = session.seat.gate.watch();
         let gate = Rc::clone(&session.seat.gate);
-        Self {
+        let shown = Shown(Arc::clone(&session.presence));
+        let mut relay = Self {
             session,
+            shown,
             epoch,
             links,
             link,
@@ -270,7 +297,23 @@ impl<'s> Relay<'s> {
             held_since: None,
             reply_due: None,
             collected: BytesMut::new(),
-        }
+        };
+        relay.arrived();
+        relay
+    }
+
+    /// The connection is this one now: others find the session by it.
+    fn arrived(&mut self) {
+        self.shown.0.has_upstream(Some(Upstream {
+            epoch: self.epoch,
+            addr: self.link.addr,
+        }));
+    }
+
+    fn show(&self) {
+        let waits = self.reissue || self.waits_on_server();
+        self.shown.0.blocks(waits);
+        self.shown.0.subscribes(!self.subscriptions.is_empty());
     }
 
     async fn run(mut self) -> Result<(), Closed> {
@@ -292,9 +335,9 @@ impl<'s> Relay<'s> {
                     self.call_back().await?;
                     continue;
                 }
-                Feed::Answer(Local::Reset | Local::Quit, _) => {
-                    // The connection's state ends with the connection; the session answers.
-                    return Ok(());
+                Feed::Answer(local @ (Local::Reset | Local::Quit), len) => {
+                    // The connection's state ends with the connection.
+                    return self.session.answer(local, len).await;
                 }
                 Feed::Answer(local, len) => {
                     self.answer(local, len).await?;
@@ -307,8 +350,10 @@ impl<'s> Relay<'s> {
                 Feed::Hold => self.note_held()?,
                 Feed::Read | Feed::Wait | Feed::Backlog => self.held_since = None,
             }
+            self.show();
             self.wait(&feed).await?;
             self.deal()?;
+            self.show();
         }
     }
 
@@ -341,25 +386,21 @@ impl<'s> Relay<'s> {
             && !self.watch_lost
             && self.keeps == Keeps::Nothing
             && !self.tracking.is_on()
+            && !self.shown.0.is_wanted()
             && self.upload.is_none()
     }
 
     fn leave(self) {
-        if !self.has_moved() && !self.link_ended && !self.spent {
+        self.shown.0.has_upstream(None);
+        let claimed = self.shown.0.was_claimed();
+        if !self.has_moved() && !self.link_ended && !self.spent && !claimed {
             self.links.pool.give_back(self.link);
         }
     }
 
     async fn answer(&mut self, local: Local, len: usize) -> Result<(), Closed> {
         match local {
-            Local::Auth | Local::Hello | Local::Select => {
-                // Whatever HELLO left on this connection besides its identity stays here.
-                self.spent = true;
-                self.session
-                    .change_identity_on(&mut self.link, local, len)
-                    .await?;
-                Ok(())
-            }
+            Local::ClientUnblock => self.unblock(len).await,
             _ => self.session.answer(local, len).await,
         }
     }

@@ -45,7 +45,10 @@ impl Session {
         }
         poll_fn(|context| {
             self.outbox.remember(context.waker());
-            if self.outbox.state() != OutboxState::Open || self.seat.is_stopping() {
+            if self.outbox.state() != OutboxState::Open
+                || self.seat.is_stopping()
+                || self.presence.is_wanted()
+            {
                 return Poll::Ready(());
             }
             if self.outbox.backlog() > 0 {

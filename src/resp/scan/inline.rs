@@ -48,7 +48,7 @@ pub fn reframe(buf: &[u8], limits: &RequestLimits) -> Result<BytesMut, ProtocolE
             framed.extend_from_slice(request);
         } else {
             match split_inline(request) {
-                Ok(arguments) if arguments.is_empty() => {}
+                // A blank line stays one: it ends what `CLIENT REPLY SKIP` began.
                 Ok(arguments) => write_request(&mut framed, &arguments),
                 Err(error) if framed.is_empty() => return Err(error),
                 Err(_) => break,

@@ -4,7 +4,7 @@ use super::{
     ADMIN_ONE_SHOT, ADMIN_WRITE, OF_REPLICATION, PUBLISH, READ, REPLICATES, Row, WRITE_ONE_SHOT,
     by_policy, local, pinned, pinned_write, refuse,
 };
-use crate::resp::command::Class::{Admin, Blocking, PubSub, Session, Transaction};
+use crate::resp::command::Class::{Admin, Blocking, PubSub, Read, Session, Transaction};
 use crate::resp::command::{Local, Pin, SubKind};
 
 // One command per line and a blank line between the groups.
@@ -50,7 +50,7 @@ pub(super) const ROWS: &[Row] = &[
     ("ECHO", READ),
     ("TIME", READ),
     ("ROLE", READ),
-    ("INFO", READ),
+    ("INFO", local(Read, Local::Info)),
     ("LASTSAVE", READ),
     ("LOLWUT", READ),
 

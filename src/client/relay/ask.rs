@@ -1,0 +1,211 @@
+//! Commands about the session itself, on the connection that the session has.
+//!
+//! They go to the server like any other command, so that the server judges them, and their replies
+//! are collected whole and told in the session's words ([`super::super::heard`]). In a transaction
+//! they are queued on the server; the elements of `EXEC`'s reply that answer them are told when it
+//! comes.
+
+use bytes::{Bytes, BytesMut};
+
+use super::super::heard::asked;
+use super::super::state::Closed;
+use super::{Awaited, Expect, Feed, Relay};
+use crate::resp::command::Local;
+use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, args};
+use crate::upstream::lane::ReplySink;
+
+/// A command about the session that was queued in a transaction.
+#[derive(Debug)]
+pub(in crate::client) struct Queued {
+    /// Its place in the queue, and in `EXEC`'s reply.
+    at: usize,
+    local: Local,
+    request: Bytes,
+}
+
+impl Relay<'_> {
+    pub(super) fn local(&mut self, local: Local, len: usize) -> Option<Feed> {
+        if local.needs_no_server() {
+            return self.answer_here(local, len);
+        }
+        if local == Local::ClientUnblock {
+            self.judge_later(len);
+            let quiet = self.expects.is_empty() && self.out.is_empty();
+            return Some(if quiet {
+                Feed::Answer(local, len)
+            } else {
+                Feed::Wait
+            });
+        }
+        let request = self.session.input.split_to(len).freeze();
+        self.ask(local, request);
+        None
+    }
+
+    fn answer_here(&mut self, local: Local, len: usize) -> Option<Feed> {
+        let argc = self.session.scanner.argc();
+        if self.transaction.is_some() {
+            if local == Local::Failover {
+                return self.refuse(len, "ERR FAILOVER is not possible in a transaction");
+            }
+            if local == Local::ClientReply {
+                return self.refuse(len, "ERR CLIENT REPLY is not possible in a transaction");
+            }
+        }
+        if local == Local::Reset && argc != Some(1) {
+            return self.refuse(len, "ERR wrong number of arguments for 'reset' command");
+        }
+        self.judge_later(len);
+        if !self.expects.is_empty() {
+            return Some(Feed::Wait);
+        }
+        if self.is_clean() {
+            return Some(Feed::Leave);
+        }
+        Some(Feed::Answer(local, len))
+    }
+
+    /// Sends a command about the session, or what stands for it.
+    pub(super) fn ask(&mut self, local: Local, request: Bytes) {
+        let asked = asked(local, &request);
+        self.ask_in_words(local, request, &asked);
+    }
+
+    pub(super) fn ask_in_words(&mut self, local: Local, request: Bytes, asked: &Bytes) {
+        if let Some(open) = &mut self.transaction {
+            open.locals.push(Queued {
+                at: open.commands,
+                local,
+                request,
+            });
+            open.push(asked);
+            self.send(asked, Awaited::Queued, false);
+        } else {
+            self.send(asked, Awaited::Session(local, request), false);
+        }
+    }
+
+    /// What comes next depends on a reply that is not here yet.
+    pub(super) fn awaits_identity(&self) -> bool {
+        match self.expects.back() {
+            Some(Expect {
+                what: Awaited::Session(local, _),
+                ..
+            }) => local.changes_identity() || *local == Local::ClientKill,
+            Some(Expect {
+                what: Awaited::Exec(_),
+                ..
+            }) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the reply that is due is read by the proxy first, and so is kept until it is whole.
+    pub(super) fn collects(&self) -> bool {
+        let due = self.expects.front().map(|expect| &expect.what);
+        !self.unasked && matches!(due, Some(Awaited::Session(..) | Awaited::Exec(_)))
+    }
+
+    /// Keeps a part of such a reply.
+    pub(super) fn collect(&mut self, len: usize) -> Result<(), Closed> {
+        let part = self.link.input.get(..len).unwrap_or_default();
+        let whole = self.collected.len().saturating_add(part.len());
+        if whole > self.session.seat.limits.output_buffer_bytes_max {
+            return Err(Closed::OutputLimit);
+        }
+        self.collected.extend_from_slice(part);
+        Ok(())
+    }
+
+    /// The reply to a command about the session.
+    pub(super) fn session_answered(
+        &mut self,
+        local: Local,
+        request: &Bytes,
+        reply: &Bytes,
+        mute: bool,
+    ) {
+        let answer = self.told(local, request, reply);
+        if !mute {
+            self.session.outbox.deliver(&answer);
+        }
+    }
+
+    fn told(&mut self, local: Local, request: &Bytes, reply: &Bytes) -> Bytes {
+        let identity = &mut self.link.identity;
+        let heard = self
+            .session
+            .heard(local, request, reply, identity, self.epoch);
+        if let Some(take_back) = heard.take_back {
+            self.expect_own(&take_back, Awaited::TakeBack, true);
+        }
+        heard.answer
+    }
+
+    /// `EXEC`'s reply to a transaction with commands about the session in it.
+    pub(super) fn executed(&mut self, queued: Vec<Queued>, reply: &Bytes, mute: bool) {
+        let mut answer = BytesMut::with_capacity(reply.len());
+        let mut rest = reply.clone();
+        let header = rest.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        if reply.starts_with(b"*")
+            && let Some(header) = header
+        {
+            answer.extend_from_slice(&rest.split_to(header));
+            let mut queued = queued.into_iter().peekable();
+            let mut at = 0;
+            while let Some(element) = next_element(&mut rest) {
+                match queued.next_if(|queued| queued.at == at) {
+                    Some(of) => {
+                        answer.extend_from_slice(&self.told(of.local, &of.request, &element));
+                    }
+                    None => answer.extend_from_slice(&element),
+                }
+                at += 1;
+            }
+        }
+        answer.extend_from_slice(&rest);
+        if !mute {
+            self.session.outbox.deliver(&answer);
+        }
+    }
+}
+
+fn next_element(rest: &mut Bytes) -> Option<Bytes> {
+    let mut scanner = ReplyScanner::default();
+    let mut end = 0;
+    loop {
+        match scanner.scan(rest.get(end..)?) {
+            Ok(Reply::Complete { len, .. }) => return Some(rest.split_to(end + len)),
+            Ok(Reply::Partial { len: 0 }) | Err(_) => return None,
+            Ok(Reply::Partial { len }) => end += len,
+        }
+    }
+}
+
+/// Whether a reply to a command within a transaction says that it is not possible there, without
+/// failing the transaction.
+pub(super) fn only_refused(reply: &[u8], kind: ReplyKind) -> bool {
+    kind == ReplyKind::Error
+        && (reply.starts_with(b"-ERR MULTI calls can not be nested")
+            || reply.starts_with(b"-ERR WATCH inside MULTI is not allowed"))
+}
+
+/// The words of a request from `at` on.
+pub(super) fn words_from(request: &[u8], at: usize) -> Vec<&[u8]> {
+    args(request).skip(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_of_a_reply_are_taken_one_by_one() {
+        let mut rest = Bytes::from_static(b"+OK\r\n*2\r\n:1\r\n$3\r\nabc\r\n_\r\n");
+        assert_eq!(next_element(&mut rest).unwrap(), b"+OK\r\n"[..]);
+        let nested = b"*2\r\n:1\r\n$3\r\nabc\r\n";
+        assert_eq!(next_element(&mut rest).unwrap(), nested[..]);
+        assert_eq!(next_element(&mut rest).unwrap(), b"_\r\n"[..]);
+        assert_eq!(next_element(&mut rest), None);
+    }
+}

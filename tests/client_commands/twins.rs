@@ -1,0 +1,126 @@
+//! Replies that must be the same, byte for byte, with and without the proxy.
+
+use std::time::Duration;
+
+use crate::support::*;
+
+/// Each line is one conversation: commands between bars, arguments between blanks.
+async fn same_as_direct(conversations: &[&str]) {
+    let (direct, proxied) = tokio::join!(Shard::redis(0), Shard::redis(0));
+    let proxy = proxied.proxy().await;
+    for line in conversations {
+        let mut input = Vec::new();
+        for command in line.split(" | ") {
+            put_request(&mut input, &command.split_whitespace().collect::<Vec<_>>());
+        }
+        put_request(&mut input, &["PING", "last-answer"]);
+        let direct = exchange(&direct.addr(0), &input).await;
+        let proxied = exchange(&proxy.addr, &input).await;
+        assert_eq!(proxied, direct, "proxied (left) and direct, after {line:?}");
+    }
+}
+
+async fn exchange(addr: &str, input: &[u8]) -> (String, Ending) {
+    const LAST: &[u8] = b"last-answer\r\n";
+    let mut wire = Wire::connect(addr).await.unwrap();
+    // A server that closes early may reset the connection while we still send.
+    let _ = wire.send_raw(input).await;
+    let (bytes, ending) = wire.raw_until(LAST, Duration::from_millis(400)).await;
+    (without_id(&String::from_utf8_lossy(&bytes)), ending)
+}
+
+/// The id that `HELLO` tells is another server's, or the proxy's.
+fn without_id(text: &str) -> String {
+    const KEY: &str = "$2\r\nid\r\n:";
+    match text.split_once(KEY) {
+        Some((before, after)) => {
+            let after = after.trim_start_matches(|byte: char| byte.is_ascii_digit());
+            format!("{before}{KEY}{after}")
+        }
+        None => text.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn mistakes_in_commands_about_clients_are_told_in_the_servers_words() {
+    same_as_direct(&[
+        "CLIENT KILL | CLIENT KILL id 10 wrong | CLIENT KILL id x | CLIENT KILL id 0",
+        "CLIENT KILL TYPE wrong | CLIENT KILL USER nobody | CLIENT KILL SKIPME maybe",
+        "CLIENT KILL 1.2.3.4:5 | CLIENT KILL ID 999999 | CLIENT KILL ADDR x:1 LADDR y:2",
+        "CLIENT LIST TYPE wrong | CLIENT LIST ID | CLIENT LIST ID x | CLIENT LIST nope",
+        "CLIENT LIST ID 999998 999999 | CLIENT LIST TYPE replica | CLIENT INFO x",
+        "CLIENT UNBLOCK | CLIENT UNBLOCK x | CLIENT UNBLOCK 999999 | CLIENT UNBLOCK 1 x",
+        "CLIENT SETINFO LIB-NAME x | CLIENT SETINFO | CLIENT NO-TOUCH on | CLIENT CAPA redirect",
+        "CLIENT NO-EVICT | CLIENT NO-EVICT maybe | CLIENT NO-EVICT on | CLIENT NO-EVICT off",
+        "CLIENT SETNAME | CLIENT SETNAME a b | CLIENT ID x | CLIENT GETNAME x",
+        "CLIENT GETREDIR | CLIENT TRACKINGINFO | CLIENT TRACKINGINFO x | CLIENT REPLY x",
+        "CLIENT TRACKING on | CLIENT TRACKING on REDIRECT 999999 | CLIENT TRACKINGINFO",
+        "HELLO 3 | CLIENT TRACKINGINFO | CLIENT GETNAME | CLIENT GETREDIR | RESET",
+        "RESET x | QUIT x | PING",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn session_commands_in_transactions_run_in_them() {
+    same_as_direct(&[
+        "MULTI | CLIENT GETNAME | CLIENT SETNAME me | CLIENT GETNAME | EXEC | CLIENT GETNAME",
+        "MULTI | SELECT 5 | SET k five | GET k | EXEC | GET k | SELECT 0 | GET k",
+        "MULTI | SELECT 99 | GET k | EXEC | GET k",
+        "MULTI | AUTH default x | EXEC | PING",
+        "MULTI | HELLO | DISCARD | PING",
+        "MULTI | CLIENT SETNAME x | DISCARD | CLIENT GETNAME",
+        "MULTI | CLIENT KILL ID 999999 | CLIENT KILL 1.2.3.4:5 | EXEC",
+        "MULTI | CLIENT UNBLOCK 999999 | CLIENT GETREDIR | CLIENT TRACKINGINFO | EXEC",
+        "MULTI | CLIENT ID x | SET k v | EXEC",
+        "MULTI | MULTI | SET k nested | EXEC | GET k",
+        "MULTI | WATCH k | SET k watched | EXEC | GET k",
+        "MULTI | MULTI x | SET k v | EXEC",
+        "MULTI | RESET x | SET k v | EXEC",
+        "MULTI | CLIENT NO-EVICT on | EXEC | PING",
+        "WATCH k | MULTI | CLIENT GETNAME | EXEC | GET k",
+        "HELLO 3 SETNAME me | MULTI | CLIENT GETNAME | CLIENT TRACKINGINFO | EXEC",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_may_be_changed_while_it_subscribes_or_tracks() {
+    same_as_direct(&[
+        "SUBSCRIBE c | SELECT 1 | AUTH x | HELLO 3 | CLIENT ID | UNSUBSCRIBE c | SELECT 1",
+        "CLIENT REPLY SKIP | CLIENT GETNAME | CLIENT GETNAME",
+        "CLIENT REPLY OFF | CLIENT SETNAME me | SELECT 1 | CLIENT REPLY ON | CLIENT GETNAME",
+        "CLIENT TRACKING on | SELECT 2 | GET k | SET k v | SELECT 0 | CLIENT GETREDIR",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_blank_line_uses_up_the_reply_that_is_to_be_skipped() {
+    let (direct, proxied) = tokio::join!(Shard::redis(0), Shard::redis(0));
+    let proxy = proxied.proxy().await;
+    for blank in ["\r\n", "*0\r\n"] {
+        let input = format!("CLIENT REPLY SKIP\r\n{blank}PING seen\r\nPING last-answer\r\n");
+        let direct = exchange(&direct.addr(0), input.as_bytes()).await;
+        let proxied = exchange(&proxy.addr, input.as_bytes()).await;
+        assert_eq!(proxied, direct, "{blank:?}");
+        assert!(proxied.0.contains("seen"), "{proxied:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_id_in_a_transaction_is_the_clients_own() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut one = client(&proxy).await;
+    let id = one.run("CLIENT ID").await.unwrap();
+    assert!(one.run("MULTI").await.unwrap().ok());
+    for command in ["CLIENT ID", "SET k v", "CLIENT INFO", "HELLO"] {
+        assert_eq!(one.run(command).await.unwrap().text(), "QUEUED");
+    }
+    let replies = one.run("EXEC").await.unwrap();
+    assert_eq!(replies.items()[0], id);
+    let shown = format!("id={} addr={} ", id.text(), one.local_addr().unwrap());
+    assert!(replies.items()[2].text().starts_with(&shown), "{replies:?}");
+    assert!(replies.items()[3].items().contains(&id), "{replies:?}");
+}
