@@ -160,17 +160,6 @@ impl Connection {
                 .scan(&self.input)
                 .map_err(|_| CallError::Protocol)?
             {
-                Reply::Complete {
-                    len,
-                    kind: ReplyKind::Push,
-                } => {
-                    whole.extend_from_slice(&self.input.split_to(len));
-                    self.unasked.unsplit(whole.split());
-                    if self.unasked.len() > OWN_REPLY_BYTES_MAX {
-                        return Err(CallError::Protocol);
-                    }
-                    continue;
-                }
                 Reply::Complete { len, kind } => {
                     whole.extend_from_slice(&self.input.split_to(len));
                     return Ok((whole.freeze(), kind));

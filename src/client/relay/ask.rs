@@ -103,7 +103,11 @@ impl Relay<'_> {
     /// Whether the reply that is due is read by the proxy first, and so is kept until it is whole.
     pub(super) fn collects(&self) -> bool {
         let due = self.expects.front().map(|expect| &expect.what);
-        !self.unasked && matches!(due, Some(Awaited::Session(..) | Awaited::Exec(_)))
+        let is_read = matches!(
+            due,
+            Some(Awaited::Session(..) | Awaited::Exec(_) | Awaited::TrackingInfo(_))
+        );
+        is_read && !self.unasked
     }
 
     /// Keeps a part of such a reply.

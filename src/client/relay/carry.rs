@@ -25,6 +25,9 @@ impl Relay<'_> {
             }
             None => self.watch_lost |= watch_lost,
         }
+        if let Some(client) = self.tracking.redirect() {
+            self.target = self.find_target(client).await?;
+        }
         self.reopen();
         Ok(())
     }

@@ -13,8 +13,6 @@ use crate::upstream::lane::ReplySink;
 const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
 /// Bytes from which the kind of a frame can always be told.
 const PEEK_BYTES: usize = 64;
-/// A reply that the proxy itself reads is never longer.
-const COLLECTED_BYTES_MAX: usize = 4 << 20;
 
 /// What a frame that arrives is, as far as matching is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -253,6 +253,11 @@ impl Relay<'_> {
                 return Ok(Some(Feed::Wait));
             }
         }
+        if verdict.path == Path::Pinned(Pin::Tracking) && self.needs_target(len) {
+            self.judge_later(len);
+            let quiet = self.expects.is_empty() && self.out.is_empty();
+            return Ok(Some(if quiet { Feed::Target(len) } else { Feed::Wait }));
+        }
         if self.needs_quiet(&verdict) && !self.expects.is_empty() {
             self.judge_later(len);
             return Ok(Some(Feed::Wait));
@@ -379,16 +384,18 @@ impl Relay<'_> {
                 if keeps_after(&verdict.path) != Keeps::Nothing {
                     self.keeps = Keeps::Unknown;
                 }
+                let asked = self.with_target(request);
                 if let Some(open) = &mut self.transaction {
                     if let (Some(Pin::Tracking), Change::On(asked)) = (pin, Change::read(request)) {
                         open.tracks = Some(asked.redirect);
                     }
-                    open.push(request);
-                    if uploaded {
+                    open.push(&asked);
+                    // Another node has another id for the client that is named in it.
+                    if uploaded || asked != *request {
                         open.forget();
                     }
                 }
-                self.send(request, Awaited::Queued, verdict.writes);
+                self.send(&asked, Awaited::Queued, verdict.writes);
             }
         }
     }

@@ -165,6 +165,8 @@ enum Feed {
     CallBack,
     /// The `len` bytes in front turn the connection into a tunnel.
     Tunnel(usize),
+    /// The client that a `CLIENT TRACKING` of this many bytes names, as the server knows it.
+    Target(usize),
     /// An answer of the session itself to the `len` bytes in front.
     Answer(Local, usize),
 }
@@ -224,6 +226,8 @@ struct Relay<'s> {
     watch_lost: bool,
     keeps: Keeps,
     tracking: Tracking,
+    /// The server's id of the client that the `CLIENT TRACKING` to be sent next names.
+    target: Option<u64>,
     /// The connection is closed, not given back, when the session leaves it.
     spent: bool,
     subscriptions: Subscriptions,
@@ -283,6 +287,7 @@ impl<'s> Relay<'s> {
             watch_lost: false,
             keeps: Keeps::Nothing,
             tracking: Tracking::Off,
+            target: None,
             spent: false,
             subscriptions: Subscriptions::default(),
             subscribing: Vec::new(),
@@ -338,6 +343,10 @@ impl<'s> Relay<'s> {
                 Feed::Answer(local @ (Local::Reset | Local::Quit), len) => {
                     // The connection's state ends with the connection.
                     return self.session.answer(local, len).await;
+                }
+                Feed::Target(len) => {
+                    self.name_target(len).await?;
+                    continue;
                 }
                 Feed::Answer(local, len) => {
                     self.answer(local, len).await?;

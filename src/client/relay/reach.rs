@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, sleep};
 
 use super::super::local::OwnLink;
-use super::super::registry::Entry;
+use super::super::registry::{Entry, Order};
 use super::super::roster::id_at;
 use super::super::state::Closed;
 use super::Relay;
@@ -25,6 +25,7 @@ use crate::resp::scan::write_request;
 const CLIENT_LIST: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n";
 /// An id that no client has.
 const NOBODY: &[u8] = b"9223372036854775807";
+const NOBODY_ID: u64 = i64::MAX as u64;
 const NOT_BLOCKED: &[u8] = b":0\r\n";
 /// Between two looks at a session that is on its way to another connection.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -100,6 +101,52 @@ impl Relay<'_> {
         Ok(id_at(&list, &upstream.addr.to_string()))
     }
 
+    /// Whether the `CLIENT TRACKING` of `len` bytes in front names a client whose id on the server
+    /// is not known yet.
+    pub(super) fn needs_target(&self, len: usize) -> bool {
+        let request = self.session.input.get(..len).unwrap_or_default();
+        self.target.is_none() && redirect_of(request).is_some()
+    }
+
+    pub(super) async fn name_target(&mut self, len: usize) -> Result<(), Closed> {
+        let request = self.session.input.get(..len).unwrap_or_default();
+        let Some((_, client)) = redirect_of(request) else {
+            return Ok(());
+        };
+        self.target = self.find_target(client).await?.or(Some(NOBODY_ID));
+        Ok(())
+    }
+
+    /// The request with the server's id of the client that it names.
+    pub(super) fn with_target(&mut self, request: &Bytes) -> Bytes {
+        match (redirect_of(request), self.target.take()) {
+            (Some((at, _)), Some(id)) => with_id(request, at, id.to_string().as_bytes()),
+            _ => request.clone(),
+        }
+    }
+
+    /// The server's id of a client, which is made to have a connection and to keep it. `None`: there
+    /// is no such client.
+    pub(super) async fn find_target(&mut self, client: u64) -> Result<Option<u64>, Closed> {
+        let deadline = Instant::now() + self.session.seat.limits.call_deadline();
+        loop {
+            let Some(target) = self.session.seat.registry.get(client) else {
+                return Ok(None);
+            };
+            target.presence.want_upstream();
+            if target.presence.upstream().is_none() {
+                // A full queue of orders is tried again.
+                let _ = target.door.try_send(Order::Wake(client));
+            } else if let Some(id) = self.id_on_server(&target).await? {
+                return Ok(Some(id));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Asks the master on a connection from the pool.
     async fn ask_aside(&mut self, request: &[u8]) -> Result<Bytes, Closed> {
         let (_, links, mut link): OwnLink = match self.session.connect_own().await? {
@@ -116,6 +163,27 @@ impl Relay<'_> {
     }
 }
 
+/// Which word of a `CLIENT TRACKING ON` names the client that gets the invalidations, and its id.
+fn redirect_of(request: &[u8]) -> Option<(usize, u64)> {
+    let words = words_from(request, 0);
+    let is = |at: usize, word: &[u8]| {
+        words
+            .get(at)
+            .is_some_and(|it| it.eq_ignore_ascii_case(word))
+    };
+    if !is(1, b"TRACKING") {
+        return None;
+    }
+    let mut at = 3;
+    while at < words.len() {
+        if is(at, b"REDIRECT") {
+            return Some((at + 1, number(words.get(at + 1)?)?));
+        }
+        at += if is(at, b"PREFIX") { 2 } else { 1 };
+    }
+    None
+}
+
 /// A request with another word in the place of the one at `at`.
 pub(super) fn with_id(request: &[u8], at: usize, id: &[u8]) -> Bytes {
     let mut words = words_from(request, 0);
@@ -129,4 +197,33 @@ pub(super) fn with_id(request: &[u8], at: usize, id: &[u8]) -> Bytes {
 
 pub(super) fn number(word: &[u8]) -> Option<u64> {
     std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redirect(line: &str) -> Option<(usize, u64)> {
+        let mut request = BytesMut::new();
+        write_request(&mut request, &line.split(' ').collect::<Vec<_>>());
+        redirect_of(&request)
+    }
+
+    #[test]
+    fn the_client_that_gets_the_invalidations_is_found_among_the_options() {
+        assert_eq!(
+            redirect("CLIENT TRACKING on REDIRECT 7 BCAST"),
+            Some((4, 7))
+        );
+        let behind = "client tracking on bcast prefix redirect redirect 7";
+        assert_eq!(redirect(behind), Some((7, 7)));
+        for none in [
+            "CLIENT TRACKING on",
+            "CLIENT TRACKING on REDIRECT",
+            "CLIENT TRACKING on REDIRECT x",
+            "CLIENT CACHING redirect 7",
+        ] {
+            assert_eq!(redirect(none), None, "{none}");
+        }
+    }
 }

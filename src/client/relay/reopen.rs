@@ -37,7 +37,12 @@ impl Relay<'_> {
             return;
         };
         self.spent = true;
-        for request in options.requests(options.redirect) {
+        let target = self.target.take();
+        if options.redirect.is_some() && target.is_none() {
+            // The client is gone; the session was told when it went.
+            return;
+        }
+        for request in options.requests(target) {
             self.again(&request, Again::Tracking);
         }
     }

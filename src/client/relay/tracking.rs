@@ -121,6 +121,14 @@ impl Tracking {
         *self != Self::Off
     }
 
+    /// The client that the invalidations are for, if not this one.
+    pub(super) fn redirect(&self) -> Option<u64> {
+        match self {
+            Self::On(options) => options.redirect,
+            Self::Off => None,
+        }
+    }
+
     /// Whether a change would leave more prefixes than are kept.
     pub(super) fn is_too_much(&self, change: &Change) -> bool {
         let kept = match self {
@@ -254,14 +262,15 @@ impl Options {
 
 impl Relay<'_> {
     /// Passes on `CLIENT TRACKING` or `CLIENT CACHING`.
-    pub(super) fn pass_on_tracking(&mut self, request: &[u8]) {
+    pub(super) fn pass_on_tracking(&mut self, request: &Bytes) {
         let change = Change::read(request);
         if self.tracking.is_too_much(&change) {
             let text = format!("-ERR more than {PREFIXES_MAX} prefixes\r\n");
             self.send_own(PING, Awaited::Substitute(text.into_bytes()));
             return;
         }
-        self.send(request, Awaited::Tracking(Box::new(change)), false);
+        let asked = self.with_target(request);
+        self.send(&asked, Awaited::Tracking(Box::new(change)), false);
     }
 
     /// The server has agreed to a change.
@@ -280,6 +289,7 @@ impl Relay<'_> {
     }
 
     fn tracking_changed(&mut self) {
+        self.session.redirect = self.tracking.redirect();
         if self.tracking.is_on() {
             self.spent = true;
             self.become_receiver();
