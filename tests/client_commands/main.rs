@@ -6,6 +6,7 @@ mod support;
 
 mod end;
 mod list;
+mod redirect;
 mod twins;
 mod unblock;
 

@@ -25,9 +25,7 @@ impl Relay<'_> {
             }
             None => self.watch_lost |= watch_lost,
         }
-        if let Some(client) = self.tracking.redirect() {
-            self.target = self.find_target(client).await?;
-        }
+        self.find_own_target().await?;
         self.reopen();
         Ok(())
     }
@@ -65,6 +63,7 @@ impl Relay<'_> {
         self.move_to_master().await?;
         self.watch_lost |= std::mem::take(&mut self.watching);
         self.out.clear();
+        self.find_own_target().await?;
         self.reopen();
         self.out.extend_from_slice(&again);
         self.expects.push_back(Expect {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::client::session::BACKLOG_PAUSE_BYTES;
 use crate::resp::command::policy::Ruled;
-use crate::resp::command::{Path, Pin, SubKind, Verdict};
+use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
 use crate::resp::scan::{Form, Request, RequestScanner, args};
 use crate::upstream::identity::Resp;
 

@@ -9,6 +9,7 @@
 //! * [`ask`]: commands about the session itself.
 //! * [`deal`]: replies, server to client.
 //! * [`tunnel`]: bytes both ways, for what is not requests and replies.
+//! * [`shown`]: what others see of the session meanwhile.
 //! * [`reach`]: other sessions' connections, on the server.
 //! * [`carry`]: leaves a node that is not master any more.
 //! * [`reopen`]: what was open on the old master is opened again on the new one.
@@ -27,6 +28,7 @@ mod pauses;
 mod reach;
 mod reopen;
 mod requeue;
+mod shown;
 mod tracking;
 mod tunnel;
 
@@ -34,7 +36,6 @@ use std::collections::{HashSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -42,11 +43,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::io::poll_read_buf;
 
 use self::pauses::Pausing;
+use self::shown::Shown;
 use self::tracking::{Change, Tracking};
 use super::links::NodeLinks;
 use super::local::OwnLink;
 use super::outbox::OutboxState;
-use super::presence::{Presence, Upstream};
 use super::session::{BACKLOG_PAUSE_BYTES, Session};
 use super::state::{Blocked, Closed, Transaction};
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
@@ -200,17 +201,6 @@ impl Subscriptions {
     }
 }
 
-/// Others see the session's connection as long as it has one.
-struct Shown(Arc<Presence>);
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        self.0.has_upstream(None);
-        self.0.blocks(false);
-        self.0.subscribes(false);
-    }
-}
-
 struct Relay<'s> {
     session: &'s mut Session,
     shown: Shown,
@@ -269,7 +259,7 @@ impl<'s> Relay<'s> {
     fn new(session: &'s mut Session, (epoch, links, link): OwnLink) -> Self {
         let watch = session.seat.gate.watch();
         let gate = Rc::clone(&session.seat.gate);
-        let shown = Shown(Arc::clone(&session.presence));
+        let shown = Shown::of(session);
         let mut relay = Self {
             session,
             shown,
@@ -305,20 +295,6 @@ impl<'s> Relay<'s> {
         };
         relay.arrived();
         relay
-    }
-
-    /// The connection is this one now: others find the session by it.
-    fn arrived(&mut self) {
-        self.shown.0.has_upstream(Some(Upstream {
-            epoch: self.epoch,
-            addr: self.link.addr,
-        }));
-    }
-
-    fn show(&self) {
-        let waits = self.reissue || self.waits_on_server();
-        self.shown.0.blocks(waits);
-        self.shown.0.subscribes(!self.subscriptions.is_empty());
     }
 
     async fn run(mut self) -> Result<(), Closed> {

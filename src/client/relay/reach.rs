@@ -125,6 +125,14 @@ impl Relay<'_> {
         }
     }
 
+    /// The same of the client that gets this one's invalidations.
+    pub(super) async fn find_own_target(&mut self) -> Result<(), Closed> {
+        if let Some(client) = self.tracking.redirect() {
+            self.target = self.find_target(client).await?;
+        }
+        Ok(())
+    }
+
     /// The server's id of a client, which is made to have a connection and to keep it. `None`: there
     /// is no such client.
     pub(super) async fn find_target(&mut self, client: u64) -> Result<Option<u64>, Closed> {
