@@ -191,7 +191,10 @@ mod tests {
         };
         let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         check(b"PING\n", Ok(ping));
-        check(b"PING\r\n\r\nPING\r\n", Ok(&ping.repeat(2)));
+        check(
+            b"PING\r\n\r\nPING\r\n",
+            Ok(&[ping, b"*0\r\n", ping].concat()),
+        );
         check(
             &[b"PING\n", ping, b"PING\nPI"].concat(),
             Ok(&[&ping.repeat(3), &b"PI"[..]].concat()),
