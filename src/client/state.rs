@@ -104,6 +104,8 @@ pub struct Transaction {
     pub(super) locals: Vec<Queued>,
     /// A command was refused while queueing: the server will not execute any of it.
     pub failed: bool,
+    /// Something is queued that leaves on the connection what the proxy does not know.
+    pub sticks: bool,
     /// `CLIENT TRACKING ON` is queued, with this redirection.
     pub tracks: Option<Option<u64>>,
     /// It was moved to another master.

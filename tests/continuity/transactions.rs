@@ -98,3 +98,30 @@ async fn a_long_transaction_outlives_switchovers_in_quick_succession() {
     assert_eq!(results.items().len(), queued, "not all was executed");
     assert_eq!(results.items().last(), Some(&Value::Int(queued as i64)));
 }
+
+/// Nothing of it was executed, so there is nothing that could not be carried.
+#[tokio::test]
+async fn a_refused_transaction_leaves_a_session_that_can_be_carried() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy_with(patient()).await;
+    let mut wire = client(&proxy).await;
+    // As long as keys are watched the session stays on the connection that it has.
+    let before = [
+        &["MULTI", "NOSUCHCOMMAND", "EXEC", "WATCH k"][..],
+        &["UNWATCH", "MULTI", "NOSUCHCOMMAND"],
+    ];
+    for (lines, target) in before.into_iter().zip([shard.addr(1), shard.addr(0)]) {
+        for line in lines {
+            wire.run(line).await.unwrap();
+        }
+        let report = switchover(&proxy, &target).await;
+        assert_eq!(report.outcome, "switched", "{:?}", report.reasons);
+        shard.in_sync(&target).await;
+    }
+    let aborted = wire.run("EXEC").await.unwrap();
+    assert!(
+        matches!(&aborted, Value::Error(text) if text.starts_with("EXECABORT")),
+        "{aborted:?}"
+    );
+    assert!(wire.run("SET k v").await.unwrap().ok());
+}

@@ -351,6 +351,13 @@ impl Relay<'_> {
             Some(Pin::Exec) => {
                 let open = self.transaction.take();
                 let tracks = open.as_ref().and_then(|open| open.tracks);
+                // A queue in which something was refused is not executed, and leaves nothing.
+                if open
+                    .as_ref()
+                    .is_some_and(|open| open.sticks && !open.failed)
+                {
+                    self.keeps = Keeps::Unknown;
+                }
                 let answer = open.as_ref().and_then(|open| self.instead_of_exec(open));
                 let locals = open.map(|open| open.locals).unwrap_or_default();
                 self.watching = false;
@@ -381,11 +388,9 @@ impl Relay<'_> {
                     // The server has no transaction to queue it in. EXEC will say so.
                     return self.send_own(POISON, Awaited::Substitute(QUEUED.to_vec()));
                 }
-                if keeps_after(&verdict.path) != Keeps::Nothing {
-                    self.keeps = Keeps::Unknown;
-                }
                 let asked = self.with_target(request);
                 if let Some(open) = &mut self.transaction {
+                    open.sticks |= keeps_after(&verdict.path) != Keeps::Nothing;
                     if let (Some(Pin::Tracking), Change::On(asked)) = (pin, Change::read(request)) {
                         open.tracks = Some(asked.redirect);
                     }
