@@ -27,8 +27,8 @@ test-suite: setup ## Redis' own tests, directly and through the proxy; some: FIL
 	@scripts/redis-suite.sh
 	SUITE_REQUIRED=1 SUITE_FILES="$(FILES)" cargo test --test redis_suite
 
-# FILES="unit/sort unit/geo" runs others than unit/type; SWITCH_MS=500 is more often.
-test-suite-switching: setup ## Redis' own tests of its data types while the master changes every two seconds
+# FILES="unit/multi unit/other" runs others; SWITCH_MS=500 is more often.
+test-suite-switching: setup ## Redis' own tests while the master changes every two seconds
 	@scripts/redis-suite.sh
 	SUITE_REQUIRED=1 SUITE_SWITCHING="$(FILES)" SUITE_SWITCH_MS="$(or $(SWITCH_MS),2000)" \
 		cargo test --test redis_suite switching::

@@ -2,7 +2,7 @@
 //!
 //! `make test-suite-switching` runs it: two servers, one proxy in front, the files of [`FILES`] one
 //! after the other, and a switchover to and fro every two seconds (`SUITE_SWITCH_MS`), each awaited.
-//! `FILES="unit/sort unit/geo"` names others. What each file said is kept in
+//! `FILES="unit/multi unit/other"` names others. What each file said is kept in
 //! `target/redis-suite/logs/switching/`.
 //!
 //! Every test has to pass that is not in `switching.txt`, where each has its reason. `switching.tcl`
@@ -23,7 +23,8 @@ use crate::{PASS_ALL, say};
 
 const FILES: &str = "unit/type/string unit/type/incr unit/type/list unit/type/list-2 \
      unit/type/list-3 unit/type/set unit/type/zset unit/type/hash unit/type/stream \
-     unit/type/stream-cgroups";
+     unit/type/stream-cgroups unit/keyspace unit/expire unit/sort unit/bitops unit/bitfield \
+     unit/pubsub unit/protocol unit/quit";
 const SWITCH_EVERY_MS: u64 = 2000;
 /// A replica is not attached at once when the server has no time for it.
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
@@ -148,8 +149,12 @@ impl Told {
 
     fn finish(self, reports: &[Report]) {
         let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut resyncs: BTreeMap<&str, usize> = BTreeMap::new();
         for report in reports {
             *outcomes.entry(report.outcome.as_str()).or_default() += 1;
+            for replica in &report.replicas {
+                *resyncs.entry(replica.resync.as_str()).or_default() += 1;
+            }
             if report.outcome != "switched" {
                 say(&format!(
                     "{}: {}",
@@ -158,17 +163,14 @@ impl Told {
                 ));
             }
         }
-        let outcomes: Vec<String> = outcomes
-            .iter()
-            .map(|(outcome, count)| format!("{count} {outcome}"))
-            .collect();
         say(&format!(
             "{} tests pass while the master changes, {} are left out (tests/redis_suite/switching.txt \
-             says why); {} switchovers: {}",
+             says why); {} switchovers: {}; resynchronisations: {}",
             self.passed,
             self.left_out,
             reports.len(),
-            outcomes.join(", "),
+            counted(&outcomes),
+            counted(&resyncs),
         ));
         assert!(self.failed.is_empty(), "{}", self.failed.join("\n"));
         assert!(self.passed > 0, "no test ran: is a file misspelled?");
@@ -180,4 +182,9 @@ impl Told {
         let switched = switched.count();
         assert!(switched * 10 >= reports.len() * 9, "too few took place");
     }
+}
+
+fn counted(counts: &BTreeMap<&str, usize>) -> String {
+    let counts = counts.iter().map(|(what, count)| format!("{count} {what}"));
+    counts.collect::<Vec<_>>().join(", ")
 }

@@ -27,34 +27,41 @@ proc is_setting {method argv} {
     return 0
 }
 
-# A setting that a node refuses is refused by the one that the test asks, too.
-proc set_on_every_node {words} {
-    foreach node $::nodes {
-        if {![info exists ::node_client($node)]} {
-            lassign [split $node :] host port
-            set client [redis $host $port]
-            set ::node_client($node) [regexp -inline {\d+$} $client]
-        }
-        catch {ask_node $node {*}$words}
-        # A file that is not written to the end yet is not to be loaded, whoever is master.
-        while {[lindex $words 2] eq "appendonly" && [rewrites_aof $node]} {
-            after 10
-        }
-    }
-}
-
 proc ask_node {node method args} {
+    if {![info exists ::node_client($node)]} {
+        lassign [split $node :] host port
+        set ::node_client($node) [regexp -inline {\d+$} [redis $host $port]]
+    }
     ::redis::dispatch_raw $::node_client($node) $method $args
 }
 
-proc rewrites_aof {node} {
-    regexp {aof_rewrite_(in_progress|scheduled):1} [ask_node $node info persistence]
+# A setting that a node refuses is refused by the one that the test asks, too.
+proc set_on_every_node {words} {
+    foreach node $::nodes {
+        catch {ask_node $node {*}$words}
+    }
+    if {[lindex $words 2] eq "appendonly"} {
+        wait_for_aof
+    }
+}
+
+# A file that is being rewritten is not to be loaded: the test waits for that where its client is
+# connected, and whoever is master by then has to be done with it, also after a full resync.
+proc wait_for_aof {} {
+    foreach node $::nodes {
+        while {[regexp {aof_rewrite_(in_progress|scheduled):1} [ask_node $node info persistence]]} {
+            after 10
+        }
+    }
 }
 
 rename ::redis::__dispatch__raw__ ::redis::dispatch_raw
 proc ::redis::__dispatch__raw__ {id method argv} {
     if {[is_setting $method $argv]} {
         set_on_every_node [list $method {*}$argv]
+    }
+    if {[string equal -nocase "$method [lindex $argv 0]" "debug loadaof"]} {
+        wait_for_aof
     }
     uplevel 1 [list ::redis::dispatch_raw $id $method $argv]
 }
