@@ -5,6 +5,8 @@ mod support;
 use std::time::Duration;
 
 use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// The same bytes to a server and to the proxy in front of another one just like it.
 struct Twins {
@@ -188,6 +190,13 @@ async fn inline_commands_and_oddities_are_read_as_the_server_reads_them() {
         b"*3\r\n$3\r\nSET\r\n$2\r\n\r\n\r\n$3\r\n\x00\xff\n\r\n*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\n",
         b"*1\r\n$0\r\n\r\n",
         b"*2\r\n$3\r\nget\r\n$1\r\nk\r\n",
+        b"\n\n\nPING\n\r\n",
+        b"*0\r\n*0\r\n*-5\r\n\r\n*1\r\n$4\r\nPING\r\n*0\r\n",
+        b"*2\r\n$3\r\nSET\r\n$1\r\nk\r\n*0\r\n\r\nGET k\r\n",
+        b"MULTI\r\n*0\r\n\r\nSET in 1\r\n*0\r\nEXEC\r\nGET in\r\n",
+        b"SUBSCRIBE c\r\n\r\n*0\r\nPING\r\nUNSUBSCRIBE\r\n*0\r\nPING\r\n",
+        b"   \r\n \r\nPING\r\n",
+        b"EVAL \"return {1,'two',{3}}\" 0\r\n",
         b"SET inline 1\r\nINCR inline\r\nQUIT\r\n",
     ];
     for input in inputs {
@@ -215,6 +224,7 @@ async fn protocol_errors_are_answered_and_the_connection_closed_as_by_the_server
         b"SET k \"a\"b\r\n",
         b"*1\r\n$4\r\nPING\r\n*1\r\nwrong\r\n",
         b"*2\r\n$3\r\nGET\r\n$x\r\n",
+        b"*2\r\n$3\r\nGET\r\n$536870913\r\n",
     ];
     for input in inputs {
         twins.check(input).await;
@@ -248,4 +258,54 @@ async fn a_long_pipeline_is_answered_in_order() {
         }
     }
     twins.check(&input).await;
+}
+
+/// The client reads nothing until it has written everything, as most libraries do with a pipeline.
+#[tokio::test]
+async fn a_pipeline_of_a_hundred_thousand_commands_is_answered_in_order() {
+    let twins = Twins::start().await;
+    let value = "v".repeat(200);
+    let mut input = Vec::new();
+    for number in 0..50_000 {
+        let key = format!("k{}", number % 97);
+        put_request(&mut input, &["SET", &key, &format!("{value}{number}")]);
+        put_request(&mut input, &["GET", &key]);
+    }
+    twins.check(&input).await;
+}
+
+/// As large as servers take it; in pieces, so that neither end keeps it twice.
+#[tokio::test]
+async fn the_largest_value_passes_in_both_directions() {
+    const PIECE: usize = 1 << 20;
+    const PIECES: usize = 512;
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let mut stream = TcpStream::connect(&proxy.addr).await.unwrap();
+    let piece = |number: usize| vec![b'a' + (number % 26) as u8; PIECE];
+    let head = format!("*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n${}\r\n", PIECE * PIECES);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for number in 0..PIECES {
+        stream.write_all(&piece(number)).await.unwrap();
+    }
+    stream.write_all(b"\r\n").await.unwrap();
+    let mut reply = [0; 5];
+    stream.read_exact(&mut reply).await.unwrap();
+    assert_eq!(&reply, b"+OK\r\n");
+    stream.write_all(b"GET big\r\n").await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head, *format!("${}\r\n", PIECE * PIECES).as_bytes());
+    let mut arrived = vec![0; PIECE];
+    for number in 0..PIECES {
+        stream.read_exact(&mut arrived).await.unwrap();
+        assert!(arrived == piece(number), "piece {number} is another");
+    }
+    let mut end = [0; 2];
+    stream.read_exact(&mut end).await.unwrap();
+    assert_eq!(&end, b"\r\n");
+    stream.write_all(b"DEL big\r\n").await.unwrap();
+    let mut reply = [0; 4];
+    stream.read_exact(&mut reply).await.unwrap();
+    assert_eq!(&reply, b":1\r\n");
 }

@@ -9,12 +9,16 @@
 //! of its replies.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::{Sleep, sleep};
 
 use super::counts::Counts;
 use super::state::Closed;
@@ -23,6 +27,14 @@ use crate::upstream::lane::ReplySink;
 
 /// A larger buffer is given back to the allocator once it is empty.
 const KEEP_BYTES: usize = 64 * 1024;
+/// While a client leaves this much untaken, its next requests wait.
+const ROOM_BYTES: usize = 1 << 20;
+/// A client that takes nothing for so long may be one that writes all of its requests before it reads
+/// the first reply. Servers serve it; to wait for it would be to wait for ever.
+const STALLED_AFTER: Duration = Duration::from_millis(20);
+/// The share of the largest backlog up to which such a client is served: a reply of the largest size
+/// still fits behind it.
+const ROOM_SHARE: usize = 8;
 
 /// Whether replies still reach the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +84,12 @@ pub struct Outbox {
     /// The socket took no more; the session must wait until it does.
     blocked: Cell<bool>,
     touched: Cell<bool>,
+    /// Untaken bytes up to which the client's next requests are served.
+    room: Cell<usize>,
+    /// Bytes that the client has taken.
+    taken: Cell<u64>,
+    /// What it had taken when its requests began to wait, and until when it is waited for.
+    patience: RefCell<Option<(u64, Pin<Box<Sleep>>)>>,
     state: Cell<OutboxState>,
     session: RefCell<Option<Waker>>,
     gate: Rc<Gate>,
@@ -93,6 +111,9 @@ impl Outbox {
             wake_at: Cell::new(None),
             blocked: Cell::new(false),
             touched: Cell::new(false),
+            room: Cell::new(ROOM_BYTES),
+            taken: Cell::new(0),
+            patience: RefCell::default(),
             state: Cell::new(OutboxState::Open),
             session: RefCell::default(),
             gate,
@@ -116,6 +137,29 @@ impl Outbox {
     /// Bytes that the client has not taken yet.
     pub fn backlog(&self) -> usize {
         self.buffer.borrow().len()
+    }
+
+    /// Whether the client leaves so much untaken that its next requests have to wait.
+    pub fn is_crowded(&self) -> bool {
+        self.backlog() > self.room.get()
+    }
+
+    /// Ready when the client's next requests need not wait any more: it has taken what it was sent,
+    /// or takes nothing at all and there is room for more. Polled behind `poll_flushed`.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut patience = self.patience.borrow_mut();
+        while self.is_crowded() {
+            let begin = || (self.taken.get(), Box::pin(sleep(STALLED_AFTER)));
+            let (taken, timer) = patience.get_or_insert_with(begin);
+            ready!(timer.as_mut().poll(context));
+            if *taken == self.taken.get() {
+                let most = (self.buffer_max / ROOM_SHARE).max(ROOM_BYTES);
+                self.room.set((2 * self.room.get()).min(most));
+            }
+            *patience = None;
+        }
+        *patience = None;
+        Poll::Ready(())
     }
 
     /// Asks for a wake-up as soon as no more than `count` replies are owed.
@@ -190,8 +234,10 @@ impl Outbox {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             self.counts.bytes_out.add(sent as u64);
+            self.taken.set(self.taken.get() + sent as u64);
             buffer.advance(sent);
         }
+        self.room.set(ROOM_BYTES);
         if buffer.capacity() > KEEP_BYTES {
             *buffer = BytesMut::new();
         }

@@ -38,8 +38,6 @@ pub(super) use wait::Waited;
 
 /// Larger requests get a connection of their own: they would delay their neighbours.
 pub const LANE_REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// While a client leaves this much untaken, its next requests wait.
-pub const BACKLOG_PAUSE_BYTES: usize = 1 << 20;
 
 /// The lane a session uses and the epoch it belongs to.
 #[derive(Debug, Clone)]
@@ -247,7 +245,7 @@ impl Session {
         self.outbox.state().check().map_err(Step::Close)?;
         let full = self.lane.as_ref().is_some_and(|own| own.lane.is_full());
         if self.outbox.owed() + run.count >= self.seat.limits.pipeline_max
-            || self.outbox.backlog() > BACKLOG_PAUSE_BYTES
+            || self.outbox.is_crowded()
             || full
         {
             return Err(Step::Room);

@@ -9,7 +9,6 @@ use super::tracking::{ASK, Change};
 use super::{
     Awaited, Expect, Feed, Keeps, OLD_REPLY_WAIT, OUT_BYTES_MAX, Relay, Upload, keeps_after,
 };
-use crate::client::session::BACKLOG_PAUSE_BYTES;
 use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
 use crate::resp::scan::{Form, Request, RequestScanner, args};
@@ -47,7 +46,7 @@ impl Relay<'_> {
         }
         self.reply_due = self.reply_due.filter(|_| self.is_reopening());
         loop {
-            if self.session.outbox.backlog() > BACKLOG_PAUSE_BYTES {
+            if self.session.outbox.is_crowded() {
                 return Ok(Feed::Backlog);
             }
             let crowded = self.expects.len() >= self.session.seat.limits.pipeline_max

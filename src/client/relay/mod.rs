@@ -48,7 +48,7 @@ use self::tracking::{Change, Tracking};
 use super::links::NodeLinks;
 use super::local::OwnLink;
 use super::outbox::OutboxState;
-use super::session::{BACKLOG_PAUSE_BYTES, Session};
+use super::session::Session;
 use super::state::{Blocked, Closed, Transaction};
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
 use crate::resp::scan::{Form, Request};
@@ -472,7 +472,7 @@ impl<'s> Relay<'s> {
         if session.outbox.backlog() > 0 {
             let _ = session.outbox.poll_flushed(context);
         }
-        let taken = session.outbox.backlog() <= BACKLOG_PAUSE_BYTES;
+        let taken = session.outbox.poll_room(context).is_ready();
         let gate_open = session.seat.gate.is_open() && session.seat.has_master();
         let moved = session.seat.epoch() != self.epoch && self.reply_due.is_none();
         let stops = session.seat.is_stopping() && self.may_stop() || self.is_called_back();
@@ -487,7 +487,7 @@ impl<'s> Relay<'s> {
             _ => {}
         }
         let mut woken = Poll::Pending;
-        if self.session.outbox.backlog() <= BACKLOG_PAUSE_BYTES && !self.link_ended {
+        if taken && !self.link_ended {
             self.link.input.reserve(READ_BYTES);
             let input = &mut self.link.input;
             match poll_read_buf(std::pin::Pin::new(&mut self.link.read), context, input) {

@@ -14,7 +14,6 @@ use std::task::{Context, Poll};
 
 use tokio_util::io::poll_read_buf;
 
-use super::super::session::BACKLOG_PAUSE_BYTES;
 use super::super::state::Closed;
 use super::{Awaited, Expect, Keeps, OUT_BYTES_MAX, READ_BYTES, Relay};
 use crate::client::outbox::OutboxState;
@@ -68,7 +67,7 @@ impl Relay<'_> {
         if let Err(why) = self.poll_tunnel_up(context, state) {
             return Poll::Ready(Err(why));
         }
-        while self.session.outbox.backlog() <= BACKLOG_PAUSE_BYTES {
+        while !self.session.outbox.is_crowded() {
             if !self.link.input.is_empty() {
                 if let (Tunnel::Asked, Some(first)) = (state, self.answered()) {
                     return Poll::Ready(Ok(Some(first)));

@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
-use super::{BACKLOG_PAUSE_BYTES, OwnLane, Session};
+use super::{OwnLane, Session};
 use crate::client::links::{LaneAnswer, LaneUse};
 use crate::client::outbox::OutboxState;
 use crate::client::seat::INPUT_BYTES;
@@ -132,7 +132,7 @@ impl Session {
                 let _ = self.outbox.poll_flushed(context);
             }
             let settled = self.outbox.owed() <= owed;
-            if settled && self.outbox.backlog() <= BACKLOG_PAUSE_BYTES {
+            if settled && self.outbox.poll_room(context).is_ready() {
                 return Poll::Ready(());
             }
             if !settled {
