@@ -117,6 +117,8 @@ impl Built {
                 registry: Registry::default(),
                 pause: Pause::default(),
                 failover: desk,
+                scripts: Arc::default(),
+                cursors: Arc::default(),
             };
             for (seats, orders) in per_worker.iter_mut().zip(orders) {
                 let (name, route) = (shard.name.clone(), reader.clone());

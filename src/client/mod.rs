@@ -7,6 +7,7 @@
 //! * [`session`]: the loop of one client: read a batch, scan, gate, upstream.
 //! * [`outbox`]: the client's write half; replies leave through it in order.
 //! * [`state`]: what a session is to the server and what it has open there.
+//! * [`cursors`]: which node a cursor of `SCAN` came from.
 //! * [`local`]: commands that the proxy answers itself.
 //! * [`failover`]: `FAILOVER`, where it means the proxy's own switchover.
 //! * [`pause`]: what is known of a pause that a client has set.
@@ -22,6 +23,7 @@
 //! a route whose epoch changes.
 
 pub mod counts;
+pub mod cursors;
 pub mod failover;
 pub mod heard;
 pub mod kill;

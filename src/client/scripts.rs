@@ -1,61 +1,129 @@
-//! Scripts that clients have sent, so that `EVALSHA` finds them on a new master.
+//! Scripts that clients have sent, so that a new master knows those that the old one knew.
 //!
 //! Servers do not replicate scripts (Redis 7 never, Kvrocks not those known by `EVAL` only). The
-//! proxy loads the ones it has seen on the target before the hold, so a client that has used a
-//! script through it does not meet `NOSCRIPT` because of a switchover. Others are as after any
-//! failover: clients that use `EVALSHA` must be ready for `NOSCRIPT` anyway.
+//! proxy loads the ones it has seen on the target before the hold ([`super::seat::Seat::prepare`]).
+//! What that misses is loaded when it is asked for: a command that names a script (`EVALSHA`,
+//! `SCRIPT EXISTS`) which was brought to an earlier master and not to this one is sent behind a
+//! `SCRIPT LOAD`. No reply has to be looked at for that, so it is the same on a lane, on a
+//! connection of the session's own, and for a command that is queued in a transaction.
 //!
-//! **Invariant:** bounded in number and bytes; the oldest are forgotten first.
+//! `NOSCRIPT` then is the server's true answer: the script was never sent through this proxy,
+//! was flushed, or the proxy was restarted since.
+//!
+//! * [`store`]: what the workers of a shard remember together.
+//! * [`bring`]: a session brings scripts to the master.
+//!
+//! **Invariants:** a script is loaded with the credentials of those who brought it, or with those of
+//! the session that runs it, never with anybody else's: whoever may run scripts but not load them
+//! cannot have the proxy do it. What was flushed comes back on no other master.
 //!
 //! # Trade-offs
 //! A script is recognised by its length and sixteen samples and then compared in full: hashing all of
-//! it would cost more than sending it. Two scripts that agree in the samples displace one another.
+//! it would cost more than sending it. Two scripts that agree in the samples displace one another
+//! here, not in the store.
+
+mod bring;
+pub mod store;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// Scripts remembered per worker and shard.
-const SCRIPTS_MAX: usize = 1024;
-/// Bytes of all of them together.
-const BYTES_MAX: usize = 16 << 20;
+use self::store::{Digest, ScriptStore};
+use crate::resp::sha1::from_hex;
+use crate::upstream::identity::Credentials;
+
+/// Scripts and digests that a worker recognises without asking the store.
+const RECOGNISED_MAX: usize = 4096;
 const SAMPLES: usize = 16;
 
 type Key = (usize, [u8; SAMPLES]);
 
-/// Scripts by their samples, and in the order in which they came.
+/// One worker's view of a shard's scripts.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    known: RefCell<HashMap<Key, Bytes>>,
-    order: RefCell<VecDeque<Key>>,
-    bytes: Cell<usize>,
+    store: Arc<ScriptStore>,
+    /// Scripts that the store has, each with the last credentials it was brought with here.
+    known: RefCell<HashMap<Key, (Bytes, Option<Credentials>)>>,
+    /// Digests of which the store was asked in this epoch.
+    asked: RefCell<HashSet<Digest>>,
+    /// The epoch, and the number of flushes, for which the above holds.
+    valid: Cell<(u64, u64)>,
+}
+
+/// What a command has to do with scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concern<'b> {
+    /// It brings one along.
+    Brings(&'b [u8]),
+    /// It runs the one with this digest.
+    Runs(Digest),
+    /// It asks for the presence of some.
+    Lists,
 }
 
 impl Scripts {
-    /// Remembers a script.
-    pub fn note(&self, body: &[u8]) {
-        let key = key(body);
-        let mut known = self.known.borrow_mut();
-        match known.get(&key) {
-            Some(same) if same == body => return,
-            Some(other) => self.bytes.set(self.bytes.get() - other.len()),
-            None => self.order.borrow_mut().push_back(key),
-        }
-        known.insert(key, Bytes::copy_from_slice(body));
-        self.bytes.set(self.bytes.get() + body.len());
-        while known.len() > SCRIPTS_MAX || self.bytes.get() > BYTES_MAX {
-            let Some(oldest) = self.order.borrow_mut().pop_front() else {
-                break;
-            };
-            if let Some(forgotten) = known.remove(&oldest) {
-                self.bytes.set(self.bytes.get() - forgotten.len());
-            }
+    pub fn new(store: Arc<ScriptStore>) -> Self {
+        Self {
+            store,
+            ..Self::default()
         }
     }
 
-    pub fn all(&self) -> Vec<Bytes> {
-        self.known.borrow().values().cloned().collect()
+    pub fn store(&self) -> &ScriptStore {
+        &self.store
+    }
+
+    /// Remembers a script that is on its way to the master of `epoch`.
+    pub fn note(&self, body: &[u8], by: Option<&Credentials>, epoch: u64) {
+        self.keep_valid(epoch);
+        let key = key(body);
+        let mut known = self.known.borrow_mut();
+        if let Some((same, last)) = known.get(&key)
+            && same == body
+            && last.as_ref() == by
+        {
+            return;
+        }
+        let body = self.store.note(body, by, epoch);
+        if known.len() >= RECOGNISED_MAX {
+            known.clear();
+        }
+        known.insert(key, (body, by.cloned()));
+    }
+
+    /// Whether the script has to be brought to the master of `epoch` before it is asked for there.
+    pub fn is_missing(&self, digest: &Digest, master: &str, epoch: u64) -> bool {
+        self.keep_valid(epoch);
+        if self.asked.borrow().contains(digest) {
+            return false;
+        }
+        let missing = self.store.is_missing(digest, master, epoch);
+        if !missing {
+            self.was_asked(*digest);
+        }
+        missing
+    }
+
+    fn was_asked(&self, digest: Digest) {
+        let mut asked = self.asked.borrow_mut();
+        if asked.len() >= RECOGNISED_MAX {
+            asked.clear();
+        }
+        asked.insert(digest);
+    }
+
+    fn keep_valid(&self, epoch: u64) {
+        let now = (epoch, self.store.flushes());
+        let (known_epoch, known_flushes) = self.valid.replace(now);
+        if known_flushes != now.1 {
+            self.known.borrow_mut().clear();
+        }
+        if (known_epoch, known_flushes) != now {
+            self.asked.borrow_mut().clear();
+        }
     }
 }
 
@@ -70,12 +138,16 @@ fn key(body: &[u8]) -> Key {
     (body.len(), samples)
 }
 
-/// The script in a request, when it brings one along.
+/// What a command has to do with scripts, by its name and first arguments.
 #[inline]
-pub fn brought_by<'b>(name: &[u8], arg: impl Fn(usize) -> Option<&'b [u8]>) -> Option<&'b [u8]> {
+pub fn concern<'b>(name: &[u8], arg: impl Fn(usize) -> Option<&'b [u8]>) -> Option<Concern<'b>> {
     match name.first()? {
-        b'e' | b'E' if is(name, b"EVAL") || is(name, b"EVAL_RO") => arg(1),
-        b's' | b'S' if is(name, b"SCRIPT") && is(arg(1)?, b"LOAD") => arg(2),
+        b'e' | b'E' if is(name, b"EVAL") || is(name, b"EVAL_RO") => arg(1).map(Concern::Brings),
+        b'e' | b'E' if is(name, b"EVALSHA") || is(name, b"EVALSHA_RO") => {
+            from_hex(arg(1)?).map(Concern::Runs)
+        }
+        b's' | b'S' if is(name, b"SCRIPT") && is(arg(1)?, b"LOAD") => arg(2).map(Concern::Brings),
+        b's' | b'S' if is(name, b"SCRIPT") && is(arg(1)?, b"EXISTS") => Some(Concern::Lists),
         _ => None,
     }
 }
@@ -87,40 +159,61 @@ fn is(word: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resp::sha1::sha1;
 
     #[test]
-    fn at_the_limit_all_are_known_and_past_it_the_oldest_is_not() {
-        let scripts = Scripts::default();
-        for number in 0..SCRIPTS_MAX {
-            scripts.note(format!("return {number:08}").as_bytes());
-        }
-        assert_eq!(scripts.all().len(), SCRIPTS_MAX);
-        scripts.note(b"return 'one more'");
-        let all = scripts.all();
-        assert_eq!(all.len(), SCRIPTS_MAX);
-        assert!(!all.iter().any(|script| &script[..] == b"return 00000000"));
-    }
-
-    #[test]
-    fn large_scripts_are_forgotten_by_their_bytes() {
-        let scripts = Scripts::default();
-        scripts.note(&vec![b'a'; BYTES_MAX]);
-        scripts.note(b"return 1");
-        assert_eq!(scripts.all(), vec![Bytes::from_static(b"return 1")]);
-    }
-
-    #[test]
-    fn only_commands_that_bring_a_script_are_noted() {
-        let check = |words: &[&'static [u8]], expected: Option<&[u8]>| {
-            assert_eq!(
-                brought_by(words[0], |index| words.get(index).copied()),
-                expected
-            );
+    fn only_commands_about_scripts_concern_them() {
+        let check = |words: &[&'static [u8]], expected: Option<Concern>| {
+            let found = concern(words[0], |index| words.get(index).copied());
+            assert_eq!(found, expected);
         };
-        check(&[b"eval", b"return 1", b"0"], Some(b"return 1"));
-        check(&[b"Script", b"load", b"return 2"], Some(b"return 2"));
-        check(&[b"script", b"exists", b"x"], None);
+        check(
+            &[b"eval", b"return 1", b"0"],
+            Some(Concern::Brings(b"return 1")),
+        );
+        check(
+            &[b"Script", b"load", b"return 2"],
+            Some(Concern::Brings(b"return 2")),
+        );
+        check(&[b"script", b"exists", b"x"], Some(Concern::Lists));
         check(&[b"evalsha", b"x"], None);
+        check(
+            &[b"evalsha_ro", b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db"],
+            Some(Concern::Runs(sha1(b"return 1"))),
+        );
         check(&[b"set", b"load", b"x"], None);
+        check(&[b"script"], None);
+    }
+
+    #[test]
+    fn a_script_is_missing_on_the_next_master_until_it_was_brought_there() {
+        let scripts = Scripts::default();
+        let digest = sha1(b"return 1");
+        assert!(!scripts.is_missing(&digest, "a:1", 1), "never seen");
+        scripts.note(b"return 1", None, 1);
+        assert!(!scripts.is_missing(&digest, "a:1", 1));
+        assert!(scripts.is_missing(&digest, "b:1", 2));
+        scripts.note(b"return 1", None, 2);
+        assert!(
+            scripts.is_missing(&digest, "b:1", 2),
+            "an EVAL that may be refused proves nothing"
+        );
+        scripts.store().is_at(&digest, 2);
+        assert!(!scripts.is_missing(&digest, "b:1", 2));
+        assert!(
+            scripts.is_missing(&digest, "a:1", 3),
+            "it may have restarted"
+        );
+    }
+
+    #[test]
+    fn what_was_flushed_is_forgotten_by_every_worker() {
+        let store = Arc::new(ScriptStore::default());
+        let [one, other] = [Scripts::new(Arc::clone(&store)), Scripts::new(store)];
+        one.note(b"return 1", None, 1);
+        other.store().flushed("a:1", None);
+        assert!(!one.is_missing(&sha1(b"return 1"), "b:1", 2));
+        one.note(b"return 1", None, 2);
+        assert!(one.is_missing(&sha1(b"return 1"), "a:1", 3));
     }
 }

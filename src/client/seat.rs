@@ -16,17 +16,19 @@ use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::counts::Counts;
+use super::cursors::Cursors;
 use super::links::{LaneAnswer, LaneUse, NodeLinks};
 use super::outbox::Outbox;
 use super::pause::Pause;
 use super::presence::Presence;
 use super::registry::{Order, Registry};
 use super::scripts::Scripts;
+use super::scripts::store::ScriptStore;
 use crate::resp::command::policy::Policy;
-use crate::resp::scan::{ReplyKind, RequestLimits, write_request};
+use crate::resp::scan::RequestLimits;
 use crate::shard::failover::FailoverDesk;
 use crate::shard::gate::Gate;
-use crate::shard::route::{RouteCache, RouteReader};
+use crate::shard::route::{Life, RouteCache, RouteReader};
 use crate::upstream::connection::DialError;
 use crate::upstream::identity::Identity;
 
@@ -76,6 +78,8 @@ pub struct Shared {
     pub registry: Registry,
     pub pause: Pause,
     pub failover: FailoverDesk,
+    pub scripts: Arc<ScriptStore>,
+    pub cursors: Arc<Cursors>,
 }
 
 /// One worker's seat at one shard.
@@ -90,6 +94,8 @@ pub struct Seat {
     pub scripts: Scripts,
     pub pause: Pause,
     pub failover: FailoverDesk,
+    pub cursors: Arc<Cursors>,
+    reader: RouteReader,
     route: RefCell<RouteCache>,
     nodes: RefCell<HashMap<Rc<str>, Rc<NodeLinks>>>,
     current: RefCell<Option<(u64, Rc<NodeLinks>)>>,
@@ -116,7 +122,9 @@ impl Seat {
             counts: Rc::default(),
             registry: shared.registry,
             door,
-            scripts: Scripts::default(),
+            scripts: Scripts::new(shared.scripts),
+            cursors: shared.cursors,
+            reader: route.clone(),
             pause: shared.pause,
             failover: shared.failover,
             route: RefCell::new(route.cache()),
@@ -166,6 +174,29 @@ impl Seat {
     /// Whether the master lets blocked clients go when its role changes.
     pub fn master_lets_go(&self) -> bool {
         self.route.borrow_mut().load().habits.lets_go
+    }
+
+    /// Whether a script that only reads is known to one thread of the master alone.
+    pub fn reads_scripts_alone(&self) -> bool {
+        self.route.borrow_mut().load().habits.reads_scripts_alone
+    }
+
+    /// The run that a node was in when it was looked at last; `None` where it does not say.
+    pub fn life_of(&self, node: &str) -> Option<Life> {
+        self.reader.life_of(node)
+    }
+
+    /// The connections to a node that is a replica now; `None` when it is none of the shard's.
+    pub fn former_links(&self, node: &str) -> Option<Rc<NodeLinks>> {
+        let is_replica = {
+            let mut route = self.route.borrow_mut();
+            route
+                .load()
+                .replicas
+                .iter()
+                .any(|replica| **replica == *node)
+        };
+        is_replica.then(|| self.links(&Rc::from(node)))
     }
 
     fn lanes_max(&self) -> usize {
@@ -221,7 +252,8 @@ impl Seat {
                 *used == LaneUse::Writes || links.has_lane(identity, *used)
             });
         }
-        self.load_scripts(&target).await;
+        let deadline = self.limits.connect_timeout;
+        self.scripts.prepare(&target, self.epoch(), deadline).await;
         for (identity, lane_use) in wanted {
             let answer = self.lane(&target, &identity, lane_use, false).await;
             let unauthenticated = identity.credentials.is_none();
@@ -237,38 +269,6 @@ impl Seat {
             }
         }
         Ok(())
-    }
-
-    /// Makes the scripts that clients have sent known to a target. Its refusal is no obstacle: its
-    /// clients then meet `NOSCRIPT`, as after any failover.
-    async fn load_scripts(&self, target: &NodeLinks) {
-        let scripts = self.scripts.all();
-        let identities: Vec<Identity> = self.identities.borrow().keys().cloned().collect();
-        let deadline = self.limits.connect_timeout;
-        let users = if scripts.is_empty() {
-            &[][..]
-        } else {
-            &identities[..]
-        };
-        for identity in users {
-            let Ok(mut connection) = target.pool.take(&target.node, identity, deadline).await
-            else {
-                continue;
-            };
-            let mut refused = false;
-            for script in &scripts {
-                let mut request = BytesMut::new();
-                write_request(&mut request, &[&b"SCRIPT"[..], b"LOAD", script]);
-                match connection.call(&request, deadline).await {
-                    Ok((_, kind)) => refused |= kind == ReplyKind::Error,
-                    Err(_) => return,
-                }
-            }
-            target.pool.give_back(connection);
-            if !refused {
-                return;
-            }
-        }
     }
 
     /// Whether the present master does not serve sessions without a password either.

@@ -10,8 +10,10 @@
 //! lane. A request is queued only on a lane of the current epoch. A session whose write is held
 //! sends nothing behind it.
 
+mod scan;
 mod wait;
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -21,16 +23,18 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
+use super::cursors::CursorKey;
 use super::links::LaneUse;
 use super::outbox::Outbox;
 use super::presence::Presence;
 use super::registry::{About, Entry};
-use super::scripts::brought_by;
+use super::scripts::{Concern, concern};
 use super::seat::Seat;
 use super::state::{Closed, ReplyMode};
 use crate::resp::command::policy::Ruled;
-use crate::resp::command::{Local, Path, Verdict, classify};
+use crate::resp::command::{Local, Path, Pin, Verdict, classify};
 use crate::resp::scan::{Form, Request, RequestScanner, args, reframe};
+use crate::shard::route::Life;
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
 
@@ -75,6 +79,8 @@ pub struct Session {
     pub(super) proven: bool,
     /// Has written before: its lane is one for writes.
     writes: bool,
+    /// The last cursors that this session was given, and by whom.
+    own_cursors: VecDeque<(CursorKey, Life)>,
     /// The client will send no more.
     pub(super) eof: bool,
 }
@@ -92,8 +98,12 @@ pub(super) enum Step {
     Hold,
     /// A lane must be found or dialled.
     FindLane(LaneUse),
+    /// The next request, `len` bytes, asks for scripts that this master has not been brought yet.
+    Scripts(usize),
     /// The next request needs a connection of its own.
     Relay,
+    /// The next request, `len` bytes, is a step of an iteration.
+    Scan(usize),
     /// The next request, `len` bytes, is answered here.
     Answer(Local, usize),
     Close(Closed),
@@ -142,6 +152,7 @@ impl Session {
             noauth: None,
             proven: false,
             writes: false,
+            own_cursors: VecDeque::new(),
             eof: false,
         };
         session.note_in_registry();
@@ -169,6 +180,8 @@ impl Session {
             Step::Room => self.make_room().await,
             Step::Hold => self.hold().await,
             Step::FindLane(lane_use) => self.find_lane(lane_use).await,
+            Step::Scripts(len) => self.scripts(len).await,
+            Step::Scan(len) => self.scan(len).await,
             Step::Relay => self.relay().await,
             Step::Answer(local, len) => self.answer(local, len).await,
             Step::Close(why) => Err(why),
@@ -234,7 +247,9 @@ impl Session {
         self.send_run(&mut run);
         match step {
             // A new lane too: the route may have been swapped in the middle of a run.
-            Step::Relay | Step::Answer(..) | Step::FindLane(_) if self.outbox.owed() > 0 => {
+            Step::Relay | Step::Answer(..) | Step::Scan(_) | Step::FindLane(_)
+                if self.outbox.owed() > 0 =>
+            {
                 Step::Settle
             }
             step => step,
@@ -270,6 +285,9 @@ impl Session {
         let write = verdict.writes;
         match verdict.path {
             Path::Lane if self.suits_a_lane(len, write) => {}
+            Path::Pinned(Pin::Scan) if len <= LANE_REQUEST_BYTES_MAX => {
+                return Err(Step::Scan(len));
+            }
             Path::Lane | Path::Pinned(_) => return Err(Step::Relay),
             Path::Local(local) if local.needs_no_server() => {
                 return Err(Step::Answer(local, len));
@@ -281,6 +299,9 @@ impl Session {
         }
         if write && !self.seat.gate.is_open() {
             return Err(Step::Hold);
+        }
+        if self.wants_scripts(rest) {
+            return Err(Step::Scripts(len));
         }
         if run.count > 0 && run.write != write {
             self.send_run(run);
@@ -299,8 +320,12 @@ impl Session {
         let name = self.scanner.arg(rest, 0).unwrap_or_default();
         let argc = self.scanner.argc().unwrap_or(0) as usize;
         let arg = |index| self.scanner.arg(rest, index);
-        if let Some(script) = brought_by(name, arg) {
-            self.seat.scripts.note(script);
+        if let Some(Concern::Brings(script)) = concern(name, arg) {
+            let by = self.identity.credentials.as_deref();
+            // A script that only reads is known to one of Kvrocks' threads: nobody can count on it.
+            let alone = name.len() > b"EVAL".len() && self.seat.reads_scripts_alone();
+            let known_in = if alone { 0 } else { self.seat.epoch() };
+            self.seat.scripts.note(script, by, known_in);
         }
         self.seat.limits.policy.settle(classify(name, arg, argc))
     }

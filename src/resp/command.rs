@@ -88,6 +88,10 @@ pub enum Pin {
     Unpause,
     /// Turns the connection into something that is not requests and replies.
     Tunnel,
+    /// A step of an iteration: its cursor belongs to the node that gave it.
+    Scan,
+    /// One reply and a clean connection; scripts that were known are not any more.
+    ScriptFlush,
     /// Leaves behind what nobody knows: the connection is never given back.
     Sticky,
     /// One reply and a clean connection, but possibly slow, huge or not to be queued.

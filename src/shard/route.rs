@@ -32,6 +32,8 @@ pub struct Habits {
     /// A node whose role changes lets blocked clients go. Otherwise their commands must be called
     /// back before.
     pub lets_go: bool,
+    /// What `EVAL_RO` brings is known to one of the node's threads, not to the node.
+    pub reads_scripts_alone: bool,
 }
 
 impl Default for Habits {
@@ -40,14 +42,24 @@ impl Default for Habits {
         Self {
             lanes: 1,
             lets_go: true,
+            reads_scripts_alone: false,
         }
     }
+}
+
+/// One run of one node, for the data path: what a process has given out (cursors of `SCAN`) means
+/// nothing to the next one on the same address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Life {
+    pub node: Arc<str>,
+    pub run_id: Arc<str>,
 }
 
 /// The writing half: the control path publishes routes with it.
 #[derive(Debug)]
 pub struct RouteControl {
     route: Arc<ArcSwap<Route>>,
+    lives: Arc<ArcSwap<Vec<Life>>>,
     habits: ArcSwap<Habits>,
 }
 
@@ -55,6 +67,7 @@ pub struct RouteControl {
 #[derive(Debug, Clone)]
 pub struct RouteReader {
     route: Arc<ArcSwap<Route>>,
+    lives: Arc<ArcSwap<Vec<Life>>>,
 }
 
 /// A reader with its own cached snapshot.
@@ -70,9 +83,11 @@ pub fn route() -> (RouteControl, RouteReader) {
     }));
     let control = RouteControl {
         route: Arc::clone(&route),
+        lives: Arc::default(),
         habits: ArcSwap::default(),
     };
-    (control, RouteReader { route })
+    let lives = Arc::clone(&control.lives);
+    (control, RouteReader { route, lives })
 }
 
 impl RouteControl {
@@ -97,6 +112,13 @@ impl RouteControl {
         self.habits.store(Arc::new(habits));
     }
 
+    /// The nodes have been looked at: these run now. Nothing for nodes that do not say.
+    pub fn saw(&self, lives: Vec<Life>) {
+        if **self.lives.load() != lives {
+            self.lives.store(Arc::new(lives));
+        }
+    }
+
     /// The route as published last.
     pub fn current(&self) -> Arc<Route> {
         self.route.load_full()
@@ -104,6 +126,12 @@ impl RouteControl {
 }
 
 impl RouteReader {
+    /// The run that a node was in when it was looked at last.
+    pub fn life_of(&self, node: &str) -> Option<Life> {
+        let lives = self.lives.load();
+        lives.iter().find(|life| *life.node == *node).cloned()
+    }
+
     /// A cached view for one worker.
     pub fn cache(&self) -> RouteCache {
         Cache::new(Arc::clone(&self.route))

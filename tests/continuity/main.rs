@@ -5,5 +5,11 @@
 mod support;
 
 mod caching;
+mod identity;
+mod messages;
+mod pipelines;
+mod scans;
+mod scripts;
 mod shuttle;
 mod transactions;
+mod watching;

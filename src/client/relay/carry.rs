@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
@@ -26,7 +27,19 @@ impl Relay<'_> {
             None => self.watch_lost |= watch_lost,
         }
         self.find_own_target().await?;
+        if let Some(queue) = self.transaction.as_ref().and_then(|open| open.queue()) {
+            self.session.bring_for_queue(queue).await?;
+        }
         self.reopen();
+        Ok(())
+    }
+
+    /// Brings to the master the scripts that the request in front asks for.
+    pub(super) async fn bring_scripts(&mut self, len: usize) -> Result<(), Closed> {
+        let request = Bytes::copy_from_slice(self.session.input.get(..len).unwrap_or_default());
+        if let Some(text) = self.session.bring_scripts(&request).await? {
+            self.refuse(len, &text);
+        }
         Ok(())
     }
 

@@ -152,6 +152,11 @@ impl Relay<'_> {
                 }
             }
             Awaited::Blocking => self.blocked = None,
+            Awaited::ScriptFlush if kind != ReplyKind::Error => {
+                let session = &self.session;
+                let by = session.identity.credentials.as_deref();
+                session.seat.scripts.store().flushed(&self.links.node, by);
+            }
             Awaited::Cleaning if kind == ReplyKind::Error && !bytes.starts_with(b"-EXECABORT") => {
                 self.keeps_unknown();
             }

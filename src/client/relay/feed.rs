@@ -237,11 +237,25 @@ impl Relay<'_> {
                 self.session.scanner = RequestScanner::default();
                 return Ok(Some(Feed::Leave));
             }
+            Path::Pinned(Pin::Scan) if len <= LANE_REQUEST_BYTES_MAX && self.may_scan() => {
+                self.session.scanner = RequestScanner::default();
+                return Ok(Some(if self.is_clean() {
+                    Feed::Leave
+                } else if self.expects.is_empty() {
+                    Feed::Scan(len)
+                } else {
+                    Feed::Wait
+                }));
+            }
             Path::Lane | Path::Pinned(_) => {}
         }
         if verdict.writes && !self.session.seat.gate.is_open() {
             self.judge_later(len);
             return Ok(Some(Feed::Hold));
+        }
+        if self.upload.is_none() && self.session.wants_scripts(&self.session.input) {
+            self.judge_later(len);
+            return Ok(Some(Feed::Scripts(len)));
         }
         if let Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) = verdict.path {
             if self.transaction.is_some() {
@@ -267,6 +281,14 @@ impl Relay<'_> {
         self.note_pause(&verdict);
         self.pass_on(len, verdict);
         Ok(None)
+    }
+
+    /// Whether a step of an iteration may leave this connection: a transaction holds it, and in
+    /// RESP2 a subscription lets nothing else pass.
+    fn may_scan(&self) -> bool {
+        let resp2 = self.session.identity.resp == Resp::Resp2;
+        let listens = self.keeps == Keeps::Monitor || !self.subscriptions.is_empty();
+        self.transaction.is_none() && self.upload.is_none() && !(resp2 && listens)
     }
 
     /// The request in front must wait and will be judged again. The end of an upload, `len` bytes,
@@ -321,6 +343,7 @@ impl Relay<'_> {
                 self.send_own(PING, Awaited::Swallow);
                 self.send(&request, Awaited::Wait, false);
             }
+            Some(Pin::ScriptFlush) => self.send(&request, Awaited::ScriptFlush, true),
             Some(Pin::Subscribe(kind)) => self.subscribe(&request, kind),
             Some(Pin::Unsubscribe(kind)) => self.unsubscribe(&request, kind),
             Some(Pin::Sticky) => self.send(&request, Awaited::Sticky, verdict.writes),

@@ -78,6 +78,7 @@ enum Awaited {
     Plain,
     /// What it leaves on the connection is not known, unless the server does not know it either.
     Sticky,
+    ScriptFlush,
     Multi,
     Queued,
     /// `EXEC`, `DISCARD`, `UNWATCH`: the connection is clean after it, unless it is refused.
@@ -117,6 +118,7 @@ impl Awaited {
                 | Self::Wait
                 | Self::Confirm(..)
                 | Self::Sticky
+                | Self::ScriptFlush
         )
     }
 }
@@ -168,6 +170,10 @@ enum Feed {
     Tunnel(usize),
     /// The client that a `CLIENT TRACKING` of this many bytes names, as the server knows it.
     Target(usize),
+    /// A step of an iteration, `len` bytes, in front.
+    Scan(usize),
+    /// Scripts that the request of `len` bytes in front asks for and this master does not know.
+    Scripts(usize),
     /// An answer of the session itself to the `len` bytes in front.
     Answer(Local, usize),
 }
@@ -330,6 +336,14 @@ impl<'s> Relay<'s> {
                 }
                 Feed::Tunnel(len) => {
                     self.tunnel(len).await?;
+                    continue;
+                }
+                Feed::Scripts(len) => {
+                    self.bring_scripts(len).await?;
+                    continue;
+                }
+                Feed::Scan(len) => {
+                    self.session.scan(len).await?;
                     continue;
                 }
                 Feed::Hold => self.note_held()?,

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use tokio::io::Interest;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
@@ -258,6 +258,15 @@ impl Session {
                     }
                 }
             }
+        }
+    }
+
+    /// Brings the scripts that the request of `len` bytes in front asks for.
+    pub(super) async fn scripts(&mut self, len: usize) -> Result<(), Closed> {
+        let request = Bytes::copy_from_slice(self.input.get(..len).unwrap_or_default());
+        match self.bring_scripts(&request).await? {
+            None => Ok(()),
+            Some(text) => self.refuse_front(&text).await,
         }
     }
 

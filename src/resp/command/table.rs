@@ -47,6 +47,8 @@ const ADMIN: Verdict = lane(Class::Admin, false);
 const ARITY_ERROR: Verdict = ADMIN;
 
 const BLOCKING_WRITE: Verdict = pinned_write(Class::Blocking, Pin::Blocking);
+/// A step of an iteration.
+const STEP: Verdict = pinned(Class::Read, Pin::Scan);
 const READ_ONE_SHOT: Verdict = pinned(Class::Read, Pin::OneShot);
 const WRITE_ONE_SHOT: Verdict = pinned_write(Class::Write, Pin::OneShot);
 const ADMIN_ONE_SHOT: Verdict = pinned(Class::Admin, Pin::OneShot);

@@ -96,6 +96,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         }
         let snapshot = self.watch.snapshot();
         let now = Instant::now();
+        self.site.routes.saw(lives(&snapshot));
         let master = self.site.routes.current().1;
         let Some(master) = master else {
             match find_master(&snapshot, now) {
@@ -190,6 +191,16 @@ fn verdict(
         }
         (None, _) => Verdict::Keep,
     }
+}
+
+/// The run of each node, as far as it is known. One that fell silent is in the same run for all that
+/// is known.
+fn lives(snapshot: &Snapshot) -> Vec<(NodeName, String)> {
+    let life = |node: &crate::topology::watch::Observed| {
+        let run_id = node.facts.as_ref()?.life.run_id.clone()?;
+        Some((node.name().clone(), run_id))
+    };
+    snapshot.nodes.iter().filter_map(life).collect()
 }
 
 /// The replicas of `master`, and how far each is.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{Gates, HoldStats, Opening, Routes};
 use crate::shard::gate::GateState;
 use crate::shard::gate_control::GateControl;
-use crate::shard::route::{Habits, RouteControl};
+use crate::shard::route::{Habits, Life, RouteControl};
 use crate::topology::engine::Engine;
+use crate::topology::node::NodeName;
 
 impl Gates for GateControl {
     async fn hold(&self, deadline: Duration) -> Result<(), String> {
@@ -41,6 +42,14 @@ impl Routes for RouteControl {
         RouteControl::suit(self, habits_of(engine));
     }
 
+    fn saw(&self, lives: Vec<(NodeName, String)>) {
+        let life = |(node, run_id): (NodeName, String)| Life {
+            node: node.as_ref().into(),
+            run_id: run_id.into(),
+        };
+        RouteControl::saw(self, lives.into_iter().map(life).collect());
+    }
+
     fn current(&self) -> (u64, Option<String>) {
         let route = RouteControl::current(self);
         (route.epoch, route.master.as_deref().map(str::to_owned))
@@ -56,6 +65,7 @@ fn habits_of(engine: Engine) -> Habits {
         Engine::Kvrocks => Habits {
             lanes: 4,
             lets_go: false,
+            reads_scripts_alone: true,
         },
     }
 }

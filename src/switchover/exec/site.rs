@@ -47,6 +47,8 @@ pub trait Routes: Send + Sync + 'static {
     fn publish(&self, master: Option<&str>, replicas: &[String]) -> u64;
     /// The nodes' engine is known: routes published from now on ask for the lanes that suit it.
     fn suit(&self, engine: Engine);
+    /// The nodes have been looked at: the run (`run_id`) that each was in.
+    fn saw(&self, _lives: Vec<(NodeName, String)>) {}
     /// The epoch and master published last.
     fn current(&self) -> (u64, Option<String>);
 }

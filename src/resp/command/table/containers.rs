@@ -5,7 +5,7 @@
 
 use super::{
     ADMIN, ADMIN_ONE_SHOT, ADMIN_WRITE, ARITY_ERROR, Container, PAUSE, READ, READ_ONE_SHOT, TUNNEL,
-    UNKNOWN, UNPAUSE, WRITE, WRITE_ONE_SHOT, by_policy, local, pinned,
+    UNKNOWN, UNPAUSE, WRITE, by_policy, local, pinned, pinned_write,
 };
 use crate::resp::command::Class::{Admin, Session};
 use crate::resp::command::{Local, Pin};
@@ -48,7 +48,7 @@ pub(super) const CONTAINERS: &[Container] = &[
     // nor be held: it may be what lets a drain end.
     ("SCRIPT", ARITY_ERROR, &[
         ("LOAD", WRITE),
-        ("FLUSH", WRITE_ONE_SHOT),
+        ("FLUSH", pinned_write(Admin, Pin::ScriptFlush)),
         ("EXISTS", READ),
         ("SHOW", READ),
         ("HELP", READ),
@@ -60,7 +60,7 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("LOAD", WRITE),
         ("DELETE", WRITE),
         ("RESTORE", WRITE),
-        ("FLUSH", WRITE_ONE_SHOT),
+        ("FLUSH", pinned_write(Admin, Pin::ScriptFlush)),
         ("LIST", READ),
         ("LISTFUNC", READ),
         ("LISTLIB", READ),

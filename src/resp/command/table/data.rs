@@ -1,7 +1,7 @@
 //! Commands on keys, values and scripts of Redis (up to 8.6) and Valkey (up to 9.1). Kvrocks
 //! implements most of them under the same names.
 
-use super::{BLOCKING_WRITE, MAY_WRITE, READ, READ_ONE_SHOT, Row, WRITE, WRITE_ONE_SHOT};
+use super::{BLOCKING_WRITE, MAY_WRITE, READ, READ_ONE_SHOT, Row, STEP, WRITE, WRITE_ONE_SHOT};
 
 pub(super) const ROWS: &[Row] = &[
     // Keys of any type.
@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Row] = &[
     ("PEXPIRETIME", READ),
     ("DUMP", READ),
     ("RANDOMKEY", READ),
-    ("SCAN", READ),
+    ("SCAN", STEP),
     ("CLUSTERSCAN", READ),
     ("TOUCH", READ),
     ("DBSIZE", READ),
@@ -84,7 +84,7 @@ pub(super) const ROWS: &[Row] = &[
     ("HEXISTS", READ),
     ("HSTRLEN", READ),
     ("HRANDFIELD", READ),
-    ("HSCAN", READ),
+    ("HSCAN", STEP),
     ("HTTL", READ),
     ("HPTTL", READ),
     ("HEXPIRETIME", READ),
@@ -132,7 +132,7 @@ pub(super) const ROWS: &[Row] = &[
     ("SMISMEMBER", READ),
     ("SMEMBERS", READ),
     ("SRANDMEMBER", READ),
-    ("SSCAN", READ),
+    ("SSCAN", STEP),
     ("SDIFF", READ),
     ("SINTER", READ),
     ("SINTERCARD", READ),
@@ -153,7 +153,7 @@ pub(super) const ROWS: &[Row] = &[
     ("ZRANK", READ),
     ("ZREVRANK", READ),
     ("ZRANDMEMBER", READ),
-    ("ZSCAN", READ),
+    ("ZSCAN", STEP),
     ("ZRANGE", READ),
     ("ZREVRANGE", READ),
     ("ZRANGEBYSCORE", READ),
