@@ -27,6 +27,7 @@ use crate::shard::gate::{Gate, GateOrder};
 use crate::shard::gate_control::GateSeat;
 use crate::shard::route::RouteReader;
 use crate::telemetry::WorkerMetrics;
+use crate::upstream::identity::Identity;
 
 /// Connections handed over and not taken up yet, per worker.
 const HANDOVER_MAX: usize = 4096;
@@ -114,11 +115,14 @@ impl Core {
         {
             let gate = Gate::shut(Arc::clone(&orders.receivers));
             let (door, session_orders) = mpsc::channel(ORDERS_MAX);
-            let seat = Seat::new(gate, &route, self.limits.clone(), shared, door);
+            let (lost, lost_identities) = mpsc::channel(ORDERS_MAX);
+            let limits = self.limits.clone();
+            let seat = Seat::new(gate, &route, limits, shared, door, lost);
             let metrics = WorkerMetrics::new(&name, self.index);
             // All end with the runtime: orders must be obeyed while sessions drain.
             tokio::task::spawn_local(obey(Rc::clone(&seat), orders.orders));
             tokio::task::spawn_local(obey_sessions(Rc::clone(&seat), session_orders));
+            tokio::task::spawn_local(prove_again(Rc::clone(&seat), lost_identities));
             tokio::task::spawn_local(report(Rc::clone(&seat), metrics));
             seats.push(seat);
         }
@@ -197,6 +201,13 @@ async fn obey(seat: Rc<Seat>, mut orders: mpsc::Receiver<GateOrder>) {
 async fn obey_sessions(seat: Rc<Seat>, mut orders: mpsc::Receiver<Order>) {
     while let Some(order) = orders.recv().await {
         seat.obey(&order);
+    }
+}
+
+/// Ends sessions whose user the master knows no more.
+async fn prove_again(seat: Rc<Seat>, mut lost: mpsc::Receiver<Identity>) {
+    while let Some(identity) = lost.recv().await {
+        seat.prove_again(&identity).await;
     }
 }
 

@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "switchover",
         &["resp", "config", "topology", "shard", "telemetry"],
     ),
-    ("worker", &["client", "shard", "telemetry"]),
+    ("worker", &["client", "shard", "telemetry", "upstream"]),
     ("admin", &["switchover"]),
     (
         "server",

@@ -90,6 +90,18 @@ impl Session {
                 self.with_own_redirect(reply, key).into()
             }
             Local::ClientSetName | Local::ClientSetInfo => self.named(local, &words, reply),
+            Local::ClientNoEvict => {
+                self.modes.no_evict = is_on(words.get(2));
+                reply.clone().into()
+            }
+            Local::ClientNoTouch => {
+                self.modes.no_touch = is_on(words.get(2));
+                reply.clone().into()
+            }
+            Local::ReadOnly | Local::ReadWrite => {
+                self.modes.read_only = local == Local::ReadOnly;
+                reply.clone().into()
+            }
             Local::ClientInfo => self.info(reply).unwrap_or_else(|| reply.clone()).into(),
             Local::ClientList => {
                 let entries = self.seat.registry.all();
@@ -201,6 +213,10 @@ impl Session {
             _ => reply.clone(),
         }
     }
+}
+
+fn is_on(word: Option<&&[u8]>) -> bool {
+    word.is_some_and(|word| word.eq_ignore_ascii_case(b"on"))
 }
 
 fn take_back(words: &[&[u8]]) -> BytesMut {

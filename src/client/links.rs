@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::outbox::Outbox;
 use crate::resp::scan::ReplyKind;
@@ -52,6 +52,8 @@ pub struct NodeLinks {
     pub node: Rc<str>,
     pub pool: Pool,
     connect_timeout: Duration,
+    /// Told of identities whose lane the node has closed.
+    lost: mpsc::Sender<Identity>,
     /// The route has left the node: a lane that is opened even so is closed at once.
     retired: Cell<bool>,
     lanes: RefCell<HashMap<(Identity, LaneUse), Vec<LaneSlot>>>,
@@ -59,11 +61,17 @@ pub struct NodeLinks {
 }
 
 impl NodeLinks {
-    pub fn new(node: &Rc<str>, connect_timeout: Duration, pinned_idle_max: usize) -> Rc<Self> {
+    pub fn new(
+        node: &Rc<str>,
+        connect_timeout: Duration,
+        pinned_idle_max: usize,
+        lost: mpsc::Sender<Identity>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             node: Rc::clone(node),
             pool: Pool::new(pinned_idle_max),
             connect_timeout,
+            lost,
             retired: Cell::new(false),
             lanes: RefCell::default(),
             proof: RefCell::default(),
@@ -132,11 +140,16 @@ impl NodeLinks {
             lane.retire();
         }
         let node = self.node.to_string();
+        let (lost, identity, ended) = (self.lost.clone(), identity.clone(), Rc::clone(&lane));
         // The task ends with its connection, at the latest with the worker's runtime.
         tokio::task::spawn_local(async move {
             match task.run().await {
                 Cut::Closed => tracing::debug!(node, "lane closed"),
                 Cut::OutOfStep => tracing::error!(node, "lane cut: a reply that nobody awaits"),
+            }
+            if !ended.is_retired() && identity.user().is_some() {
+                // Where too many are told of at once, their sessions learn it with their next command.
+                let _ = lost.try_send(identity);
             }
         });
         Ok(LaneAnswer::Open(lane))

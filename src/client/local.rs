@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::links::NodeLinks;
 use super::session::{Session, Waited};
-use super::state::{Closed, ReplyMode};
+use super::state::{Closed, Modes, ReplyMode};
 use crate::resp::command::{Local, Path};
 use crate::resp::scan::{Form, Request, RequestScanner, args};
 use crate::upstream::connection::{Connection, DialError};
@@ -50,6 +50,7 @@ impl Session {
         self.become_identity(Identity::default());
         self.name = Bytes::new();
         self.redirect = None;
+        self.modes = Modes::default();
         self.reply_mode = ReplyMode::On;
         self.note_in_registry();
         if !skipped {

@@ -29,7 +29,7 @@ use crate::resp::scan::RequestLimits;
 use crate::shard::failover::FailoverDesk;
 use crate::shard::gate::Gate;
 use crate::shard::route::{Life, RouteCache, RouteReader};
-use crate::upstream::connection::DialError;
+use crate::upstream::connection::{Connection, DialError};
 use crate::upstream::identity::Identity;
 
 /// Input buffers kept for the next session that has something to read.
@@ -69,6 +69,7 @@ impl Limits {
 struct Present {
     presence: Arc<Presence>,
     outbox: Rc<Outbox>,
+    identity: Identity,
 }
 
 /// What the workers of one shard share beside its gate and route.
@@ -91,6 +92,7 @@ pub struct Seat {
     pub registry: Registry,
     /// Where sessions of other workers leave orders for this one's.
     pub door: mpsc::Sender<Order>,
+    lost: mpsc::Sender<Identity>,
     pub scripts: Scripts,
     pub pause: Pause,
     pub failover: FailoverDesk,
@@ -115,6 +117,7 @@ impl Seat {
         limits: Limits,
         shared: Shared,
         door: mpsc::Sender<Order>,
+        lost: mpsc::Sender<Identity>,
     ) -> Rc<Self> {
         Rc::new(Self {
             gate,
@@ -122,6 +125,7 @@ impl Seat {
             counts: Rc::default(),
             registry: shared.registry,
             door,
+            lost,
             scripts: Scripts::new(shared.scripts),
             cursors: shared.cursors,
             reader: route.clone(),
@@ -213,6 +217,7 @@ impl Seat {
                 node,
                 self.limits.connect_timeout,
                 self.limits.pinned_idle_max,
+                self.lost.clone(),
             )
         });
         Rc::clone(links)
@@ -287,6 +292,7 @@ impl Seat {
         self.present.borrow_mut().insert(Present {
             presence: Arc::clone(presence),
             outbox: Rc::clone(outbox),
+            identity: Identity::default(),
         })
     }
 
@@ -314,6 +320,32 @@ impl Seat {
                 Order::Wake(id) if *id == present.presence.id => present.outbox.wake(),
                 _ => {}
             }
+        }
+    }
+
+    /// The session of this key is somebody else from now on.
+    pub fn identify(&self, key: usize, identity: &Identity) {
+        if let Some(present) = self.present.borrow_mut().get_mut(key) {
+            present.identity = identity.clone();
+        }
+    }
+
+    /// The master has closed a lane. When that was because it knows the user no more, it would have
+    /// closed the connections of all sessions that are this user: they end.
+    pub async fn prove_again(&self, identity: &Identity) {
+        let Some((_, links)) = self.master() else {
+            return;
+        };
+        match Connection::dial(&links.node, identity, self.limits.connect_timeout).await {
+            Ok(connection) => links.pool.give_back(connection),
+            Err(DialError::Refused { .. }) => {
+                for (_, present) in self.present.borrow().iter() {
+                    if present.identity == *identity {
+                        present.outbox.kill();
+                    }
+                }
+            }
+            Err(_) => {}
         }
     }
 

@@ -30,7 +30,7 @@ use super::presence::Presence;
 use super::registry::{About, Entry};
 use super::scripts::{Concern, concern};
 use super::seat::Seat;
-use super::state::{Closed, ReplyMode};
+use super::state::{Closed, Modes, ReplyMode};
 use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Pin, Verdict, classify};
 use crate::resp::scan::{Form, Request, RequestScanner, args, reframe};
@@ -72,7 +72,11 @@ pub struct Session {
     /// It has ended itself: it goes once its replies are out.
     pub(super) ends: bool,
     pub(super) reply_mode: ReplyMode,
+    pub(super) modes: Modes,
     lane: Option<OwnLane>,
+    /// The session has become a user: it gets a lane before it asks for something, so that the end of
+    /// the user is seen.
+    lane_due: bool,
     /// The server's own line for a session that has not given a password yet.
     pub(super) noauth: Option<Bytes>,
     /// A node has served this identity of the session.
@@ -148,7 +152,9 @@ impl Session {
             redirect: None,
             ends: false,
             reply_mode: ReplyMode::On,
+            modes: Modes::default(),
             lane: None,
+            lane_due: false,
             noauth: None,
             proven: false,
             writes: false,
@@ -175,7 +181,10 @@ impl Session {
             return Err(Closed::Killed);
         }
         match self.forward() {
-            Step::Read => self.read_more().await,
+            Step::Read => {
+                self.lane_ahead().await;
+                self.read_more().await
+            }
             Step::Settle => self.settle().await,
             Step::Room => self.make_room().await,
             Step::Hold => self.hold().await,
@@ -190,7 +199,7 @@ impl Session {
 
     /// Sends every request in the input that needs no waiting.
     fn forward(&mut self) -> Step {
-        if self.presence.is_wanted() {
+        if self.presence.is_wanted() || self.modes.any() {
             return if self.outbox.owed() > 0 {
                 Step::Settle
             } else {
@@ -434,8 +443,10 @@ impl Session {
     pub(super) fn become_identity(&mut self, identity: Identity) {
         self.seat.enter_identity(&identity);
         self.seat.leave_identity(&self.identity);
+        self.seat.identify(self.seat_key, &identity);
         self.identity = identity;
         self.lane = None;
+        self.lane_due = self.identity.user().is_some();
         self.noauth = None;
         self.proven = false;
     }

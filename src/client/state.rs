@@ -91,6 +91,38 @@ pub enum Stand {
     Broken,
 }
 
+/// Modes of its connection that a session has asked for and the server has granted. As long as one
+/// is on, the session has a connection of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Modes {
+    pub no_evict: bool,
+    pub no_touch: bool,
+    pub read_only: bool,
+}
+
+impl Modes {
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+
+    /// The requests that switch them on.
+    pub fn requests(self) -> impl Iterator<Item = &'static [u8]> {
+        let all: [(bool, &[u8]); 3] = [
+            (
+                self.no_evict,
+                b"*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\nON\r\n",
+            ),
+            (
+                self.no_touch,
+                b"*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-TOUCH\r\n$2\r\nON\r\n",
+            ),
+            (self.read_only, b"*1\r\n$8\r\nREADONLY\r\n"),
+        ];
+        let wanted = all.into_iter().filter(|(on, _)| *on);
+        wanted.map(|(_, request)| request)
+    }
+}
+
 /// An open transaction of a session.
 #[derive(Debug, Default)]
 pub struct Transaction {

@@ -127,6 +127,9 @@ pub enum Local {
     ClientReply,
     ClientNoEvict,
     ClientNoTouch,
+    /// Modes of a connection in a cluster.
+    ReadOnly,
+    ReadWrite,
     ClientGetRedir,
     ClientTrackingInfo,
     /// `FAILOVER` where it means the proxy's own switchover.

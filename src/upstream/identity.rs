@@ -38,3 +38,10 @@ pub struct Identity {
     pub resp: Resp,
     pub db: u32,
 }
+
+impl Identity {
+    /// The user by name, who may cease to exist.
+    pub fn user(&self) -> Option<&Bytes> {
+        self.credentials.as_ref()?.user.as_ref()
+    }
+}

@@ -163,6 +163,10 @@ impl<S: ReplySink> Lane<S> {
         self.room.borrow_mut().push(waker.clone());
     }
 
+    pub fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
     /// Nobody will use this lane again: it closes as soon as it owes no reply.
     pub fn retire(&self) {
         self.retired.set(true);

@@ -9,6 +9,7 @@ mod list;
 mod redirect;
 mod twins;
 mod unblock;
+mod users;
 
 use support::*;
 

@@ -126,6 +126,8 @@ impl Awaited {
 /// A step of opening again what was open on another master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Again {
+    /// A mode of the connection is on.
+    Mode,
     /// Tracking; when it is on, the client forgets its cache.
     Tracking,
     Caching,
@@ -386,6 +388,7 @@ impl<'s> Relay<'s> {
             && self.keeps == Keeps::Nothing
             && !self.tracking.is_on()
             && !self.shown.0.is_wanted()
+            && !self.session.modes.any()
             && self.upload.is_none()
     }
 

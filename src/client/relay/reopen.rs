@@ -20,6 +20,9 @@ impl Relay<'_> {
     pub(super) fn reopen(&mut self) {
         self.flushed = false;
         self.reply_due = Some(Instant::now() + self.session.seat.limits.call_deadline());
+        for request in self.session.modes.requests() {
+            self.again(request, Again::Mode);
+        }
         self.track_again();
         self.subscribe_again();
         if self.keeps == Keeps::Monitor {

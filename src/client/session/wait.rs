@@ -225,6 +225,26 @@ impl Session {
         }
     }
 
+    /// Opens the lane of a session that has just become a user. When that fails, the session's next
+    /// command says why.
+    pub(super) async fn lane_ahead(&mut self) {
+        if !std::mem::take(&mut self.lane_due) || self.lane.is_some() {
+            return;
+        }
+        let Some((epoch, links)) = self.seat.master() else {
+            return;
+        };
+        let lane_use = LaneUse::Reads;
+        let answer = self.seat.lane(&links, &self.identity, lane_use, true).await;
+        if let Ok(LaneAnswer::Open(lane)) = answer {
+            self.lane = Some(OwnLane {
+                lane,
+                lane_use,
+                epoch,
+            });
+        }
+    }
+
     pub(super) async fn find_lane(&mut self, lane_use: LaneUse) -> Result<(), Closed> {
         let since = Instant::now();
         loop {

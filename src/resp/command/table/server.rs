@@ -18,8 +18,8 @@ pub(super) const ROWS: &[Row] = &[
     ("QUIT", local(Session, Local::Quit)),
 
     // Modes of the connection in a cluster; ASKING lasts for exactly one command.
-    ("READONLY", pinned(Session, Pin::Sticky)),
-    ("READWRITE", pinned(Session, Pin::Sticky)),
+    ("READONLY", local(Session, Local::ReadOnly)),
+    ("READWRITE", local(Session, Local::ReadWrite)),
     ("ASKING", pinned(Session, Pin::Sticky)),
 
     // Transactions. A transaction is held at its EXEC, which is where it writes.
