@@ -52,6 +52,7 @@ impl Relay<'_> {
                 self.link = link;
                 self.link_ended = false;
                 self.spent = false;
+                self.target = None;
                 self.arrived();
                 Ok(())
             }

@@ -224,8 +224,8 @@ struct Relay<'s> {
     watch_lost: bool,
     keeps: Keeps,
     tracking: Tracking,
-    /// The server's id of the client that the `CLIENT TRACKING` to be sent next names.
-    target: Option<u64>,
+    /// The client that the `CLIENT TRACKING` to be sent next names, and the server's id of it.
+    target: Option<(u64, u64)>,
     /// The connection is closed, not given back, when the session leaves it.
     spent: bool,
     subscriptions: Subscriptions,

@@ -105,7 +105,8 @@ impl Relay<'_> {
     /// is not known yet.
     pub(super) fn needs_target(&self, len: usize) -> bool {
         let request = self.session.input.get(..len).unwrap_or_default();
-        self.target.is_none() && redirect_of(request).is_some()
+        let known = self.target.map(|(client, _)| client);
+        redirect_of(request).is_some_and(|(_, client)| known != Some(client))
     }
 
     pub(super) async fn name_target(&mut self, len: usize) -> Result<(), Closed> {
@@ -113,14 +114,15 @@ impl Relay<'_> {
         let Some((_, client)) = redirect_of(request) else {
             return Ok(());
         };
-        self.target = self.find_target(client).await?.or(Some(NOBODY_ID));
+        let id = self.find_target(client).await?.unwrap_or(NOBODY_ID);
+        self.target = Some((client, id));
         Ok(())
     }
 
     /// The request with the server's id of the client that it names.
     pub(super) fn with_target(&mut self, request: &Bytes) -> Bytes {
         match (redirect_of(request), self.target.take()) {
-            (Some((at, _)), Some(id)) => with_id(request, at, id.to_string().as_bytes()),
+            (Some((at, _)), Some((_, id))) => with_id(request, at, id.to_string().as_bytes()),
             _ => request.clone(),
         }
     }
@@ -128,7 +130,8 @@ impl Relay<'_> {
     /// The same of the client that gets this one's invalidations.
     pub(super) async fn find_own_target(&mut self) -> Result<(), Closed> {
         if let Some(client) = self.tracking.redirect() {
-            self.target = self.find_target(client).await?;
+            let id = self.find_target(client).await?;
+            self.target = id.map(|id| (client, id));
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ impl Relay<'_> {
             return;
         };
         self.spent = true;
-        let target = self.target.take();
+        let target = self.target.take().map(|(_, id)| id);
         if options.redirect.is_some() && target.is_none() {
             // The client is gone; the session was told when it went.
             return;
