@@ -117,6 +117,14 @@ fn a_command_without_the_subcommand_that_it_needs_gets_its_error_from_the_server
     check("COMMAND", Read, false, Path::Pinned(Pin::OneShot));
 }
 
+/// A session whose connection may be in a state that nobody knows cannot be moved to another master.
+#[test]
+fn settings_of_a_server_leave_the_connection_as_it_was() {
+    for line in ["DEBUG PROTOCOL attrib", "DEBUG PAUSE-CRON 1"] {
+        check(line, Admin, true, Path::Pinned(Pin::OneShot));
+    }
+}
+
 #[test]
 fn commands_that_look_like_reads_but_move_the_log_are_held() {
     for line in [

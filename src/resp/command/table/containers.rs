@@ -176,8 +176,8 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("SET", ADMIN_WRITE),
         ("DEL", ADMIN_WRITE),
     ]),
-    // Nothing of it is trusted to be a read. What is not listed may answer with a push, change the
-    // connection, or end the server.
+    // Nothing of it is trusted to be a read. What is listed leaves its connection as it was, a push
+    // in front of the reply of PROTOCOL included; what is not may change it, or end the server.
     ("DEBUG", ADMIN_WRITE, &[
         ("SLEEP", ADMIN_WRITE),
         ("OBJECT", ADMIN_WRITE),
@@ -199,6 +199,16 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("ERROR", ADMIN_WRITE),
         ("STRUCTSIZE", ADMIN_WRITE),
         ("DBSIZE-LIMIT", ADMIN_WRITE),
+        ("PROTOCOL", ADMIN_WRITE),
+        ("REPLICATE", ADMIN_WRITE),
+        ("REPLYBUFFER", ADMIN_WRITE),
+        ("PAUSE-CRON", ADMIN_WRITE),
+        ("CLIENT-EVICTION", ADMIN_WRITE),
+        ("SET-DISABLE-DENY-SCRIPTS", ADMIN_WRITE),
+        ("SET-SKIP-CHECKSUM-VALIDATION", ADMIN_WRITE),
+        ("AOF-FLUSH-SLEEP", ADMIN_WRITE),
+        ("CONFIG-REWRITE-FORCE-ALL", ADMIN_WRITE),
+        ("CHANGE-REPL-ID", ADMIN_WRITE),
         ("HELP", ADMIN_WRITE),
     ]),
 
