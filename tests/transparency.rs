@@ -164,6 +164,17 @@ async fn scripts_blocking_and_subscriptions_are_the_servers_own() {
 }
 
 #[tokio::test]
+async fn a_user_who_may_not_select_stays_in_its_database() {
+    let twins = Twins::start().await;
+    twins
+        .check_all(&[
+            "ACL SETUSER low on >pw ~* +@all -select | SELECT 3 | SET k three | AUTH low pw | GET k",
+            "SELECT 3 | AUTH low pw | GET k | SELECT 0 | BLPOP none 0.01 | MULTI | GET k | EXEC",
+        ])
+        .await;
+}
+
+#[tokio::test]
 async fn a_reply_may_nest_as_deep_as_a_script_makes_it() {
     let twins = Twins::start().await;
     let mut input = Vec::new();

@@ -69,12 +69,23 @@ impl Connection {
             node: node.to_owned(),
             after: deadline,
         };
-        timeout(deadline, Self::establish(node, identity))
+        let established = async {
+            match Self::establish(node, identity, Turn::AuthFirst).await {
+                // A user who may not SELECT is in a database from before it had to say who it is.
+                Err(DialError::Refused { reply, .. })
+                    if identity.db != 0 && reply.starts_with(b"-NOPERM") =>
+                {
+                    Self::establish(node, identity, Turn::SelectFirst).await
+                }
+                established => established,
+            }
+        };
+        timeout(deadline, established)
             .await
             .unwrap_or_else(|_| Err(silent()))
     }
 
-    async fn establish(node: &str, identity: &Identity) -> Result<Self, DialError> {
+    async fn establish(node: &str, identity: &Identity, turn: Turn) -> Result<Self, DialError> {
         let unreachable = |error: io::Error| DialError::Unreachable {
             node: node.to_owned(),
             reason: error.to_string(),
@@ -91,7 +102,7 @@ impl Connection {
             identity: identity.clone(),
             addr,
         };
-        let greeting = Greeting::new(identity);
+        let greeting = Greeting::new(identity, turn);
         if greeting.replies > 0 {
             connection.greet(node, greeting).await?;
         }
@@ -216,12 +227,23 @@ struct Greeting {
     replies: usize,
 }
 
+/// What a greeting says first. Databases are selected by the user that is to be, if that may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    AuthFirst,
+    SelectFirst,
+}
+
 impl Greeting {
-    fn new(identity: &Identity) -> Self {
+    fn new(identity: &Identity, turn: Turn) -> Self {
         let mut greeting = Self {
             request: BytesMut::new(),
             replies: 0,
         };
+        let db = identity.db.to_string();
+        if identity.db != 0 && turn == Turn::SelectFirst {
+            greeting.add(&[b"SELECT", db.as_bytes()]);
+        }
         let credentials = identity.credentials.as_deref();
         let user = credentials.and_then(|known| known.user.as_deref());
         match (identity.resp, credentials) {
@@ -236,8 +258,8 @@ impl Greeting {
             },
             (Resp::Resp2, None) => {}
         }
-        if identity.db != 0 {
-            greeting.add(&[b"SELECT", identity.db.to_string().as_bytes()]);
+        if identity.db != 0 && turn == Turn::AuthFirst {
+            greeting.add(&[b"SELECT", db.as_bytes()]);
         }
         greeting
     }
