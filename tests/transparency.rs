@@ -164,6 +164,29 @@ async fn scripts_blocking_and_subscriptions_are_the_servers_own() {
 }
 
 #[tokio::test]
+async fn the_slow_log_names_who_ran_a_command_on_a_connection_of_its_own() {
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let (mut named, mut other) = (client(&proxy).await, client(&proxy).await);
+    let run = async |wire: &mut Wire, line: &str| wire.run(line).await.unwrap();
+    run(&mut named, "CLIENT SETNAME me").await;
+    run(&mut named, "CONFIG SET slowlog-log-slower-than 0").await;
+    run(&mut named, "COMMAND LIST").await;
+    // The same connection, from the pool.
+    run(&mut other, "MEMORY STATS").await;
+    run(&mut named, "CONFIG SET slowlog-log-slower-than -1").await;
+    let log = run(&mut named, "SLOWLOG GET -1").await;
+    let name_of = |first: &str| {
+        let ran = |entry: &&Value| entry.items()[3].items()[0] == Value::bulk(first);
+        log.items().iter().find(ran).unwrap().items()[5].text()
+    };
+    assert_eq!(
+        (name_of("COMMAND"), name_of("MEMORY")),
+        ("me".into(), "".into())
+    );
+}
+
+#[tokio::test]
 async fn a_user_who_may_not_select_stays_in_its_database() {
     let twins = Twins::start().await;
     twins

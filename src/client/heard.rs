@@ -4,8 +4,9 @@
 //! what it says of its connection (ids, addresses, names) is told of the session instead, and what
 //! it agreed to is remembered.
 //!
-//! **Invariant:** connections to the server never keep a client's name or library: the session has
-//! them, wherever its commands run. What a command left there is taken back ([`Heard::take_back`]).
+//! **Invariant:** the session has its name and library, wherever its commands run. What a command
+//! left of the library on a connection is taken back ([`Heard::take_back`]). The name of a connection
+//! is known, and each session puts its own on when it gets one.
 
 use std::rc::Rc;
 
@@ -26,6 +27,8 @@ pub(super) struct Heard {
     pub answer: Bytes,
     /// To be sent after it, so that the connection is as before.
     pub take_back: Option<BytesMut>,
+    /// The connection has the session's new name now.
+    pub renamed: bool,
 }
 
 impl From<Bytes> for Heard {
@@ -33,6 +36,7 @@ impl From<Bytes> for Heard {
         Self {
             answer,
             take_back: None,
+            renamed: false,
         }
     }
 }
@@ -140,7 +144,7 @@ impl Session {
                 identity.resp = reply_resp(reply).unwrap_or(identity.resp);
                 if let Some(name) = change.name {
                     self.name = name;
-                    heard.take_back = Some(take_back(&[b"CLIENT", b"SETNAME", b""]));
+                    heard.renamed = true;
                 }
                 heard.answer = with_own_id(reply, self.id);
             }
@@ -156,9 +160,10 @@ impl Session {
 
     fn named(&mut self, local: Local, words: &[&[u8]], reply: &Bytes) -> Heard {
         let word = |at: usize| words.get(at).copied().unwrap_or_default();
-        let back = if local == Local::ClientSetName {
+        let renamed = local == Local::ClientSetName;
+        let back = if renamed {
             self.name = Bytes::copy_from_slice(word(2));
-            take_back(&[b"CLIENT", b"SETNAME", b""])
+            None
         } else {
             let value = Bytes::copy_from_slice(word(3));
             if word(2).eq_ignore_ascii_case(b"lib-name") {
@@ -166,12 +171,13 @@ impl Session {
             } else {
                 self.lib_ver = value;
             }
-            take_back(&[b"CLIENT", b"SETINFO", word(2), b""])
+            Some(take_back(&[b"CLIENT", b"SETINFO", word(2), b""]))
         };
         self.note_in_registry();
         Heard {
             answer: reply.clone(),
-            take_back: Some(back),
+            take_back: back,
+            renamed,
         }
     }
 

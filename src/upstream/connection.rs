@@ -30,6 +30,8 @@ pub struct Connection {
     pub identity: Identity,
     /// Our end of it: what the server calls the client's address.
     pub addr: SocketAddr,
+    /// What the server calls it (`CLIENT SETNAME`).
+    pub name: Bytes,
 }
 
 /// Why there is no connection. Nothing of the client's was sent in any case.
@@ -101,6 +103,7 @@ impl Connection {
             scanner: ReplyScanner::default(),
             identity: identity.clone(),
             addr,
+            name: Bytes::new(),
         };
         let greeting = Greeting::new(identity, turn);
         if greeting.replies > 0 {

@@ -11,7 +11,7 @@ use super::super::heard::asked;
 use super::super::state::Closed;
 use super::{Awaited, Expect, Feed, Relay};
 use crate::resp::command::Local;
-use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, args};
+use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, args, write_request};
 use crate::upstream::lane::ReplySink;
 
 /// A command about the session that was queued in a transaction.
@@ -143,7 +143,23 @@ impl Relay<'_> {
         if let Some(take_back) = heard.take_back {
             self.expect_own(&take_back, Awaited::TakeBack, true);
         }
+        if heard.renamed {
+            self.link.name = self.session.name.clone();
+        }
         heard.answer
+    }
+
+    /// Gives the connection the session's name, which the server's slow log and its own list of
+    /// clients show. A connection from the pool has the name of whoever had it last.
+    pub(super) fn wear_name(&mut self) {
+        let name = &self.session.name;
+        if self.link.name == *name {
+            return;
+        }
+        let mut request = BytesMut::new();
+        write_request(&mut request, &[&b"CLIENT"[..], b"SETNAME", name]);
+        self.link.name = name.clone();
+        self.expect_own(&request, Awaited::TakeBack, true);
     }
 
     /// `EXEC`'s reply to a transaction with commands about the session in it.

@@ -306,6 +306,7 @@ impl<'s> Relay<'s> {
     }
 
     async fn run(mut self) -> Result<(), Closed> {
+        self.wear_name();
         loop {
             if self.reissue {
                 self.reissue_blocked().await?;

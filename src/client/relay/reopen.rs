@@ -18,6 +18,7 @@ impl Relay<'_> {
     /// Opens again what is open. The order matters: `CLIENT CACHING` counts for the next command, and
     /// `MONITOR` would show what follows it.
     pub(super) fn reopen(&mut self) {
+        self.wear_name();
         self.flushed = false;
         self.reply_due = Some(Instant::now() + self.session.seat.limits.call_deadline());
         for request in self.session.modes.requests() {
