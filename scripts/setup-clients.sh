@@ -61,5 +61,8 @@ if ! done_for "$list" "$place/node"; then
   note "$list" "$place/node"
 fi
 
+# A package of its own, in a place of its own: nothing of it is part of Pointsman.
+cargo build --quiet --locked --manifest-path "$programs/rust/Cargo.toml" --target-dir "$place/rust"
+
 "$place/python/bin/python" --version
 echo "node $(node --version)"

@@ -37,6 +37,8 @@ clients! {
     redis_py_asyncio_resp3: python("redis_py_asyncio.py", &["3"]);
     rq: python("rq_jobs.py", &[]).map(Program::connections_come_and_go).map(not_on_kvrocks);
     celery: python("celery_jobs.py", &[]).map(not_on_kvrocks);
+    redis_rs: program("rust/debug/redis_rs");
+    fred: program("rust/debug/fred");
     redis_cli_and_benchmark: python("redis_cli.py", &[]).map(Program::connections_come_and_go);
     ioredis: node("ioredis.js", &[]);
     node_redis_resp2: node("node_redis.js", &["2"]);
@@ -46,6 +48,12 @@ clients! {
 
 fn not_on_kvrocks(program: Program) -> Program {
     program.not_on_kvrocks("EXEC beside a blocked client that wakes up crashes Kvrocks before 2.12")
+}
+
+/// What `make test-clients` has built.
+fn program(path: &str) -> Option<Program> {
+    let program = installed(path);
+    available(&[&program]).then(|| Program::new(Command::new(program)))
 }
 
 fn python(file: &str, arguments: &[&str]) -> Option<Program> {
