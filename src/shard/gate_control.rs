@@ -14,8 +14,9 @@ use super::gate::{GateOrder, GateState, HoldStats};
 /// Orders that may wait for a busy worker; one operation at a time sends a handful.
 const ORDERS_MAX: usize = 64;
 /// How long a release waits for sessions that receive messages. They are one round trip away from
-/// the new master, to which their connections are dialled now.
-const MOVE_DEADLINE: Duration = Duration::from_millis(100);
+/// the new master, to which their connections are dialled now. A late write is better than a lost
+/// message, up to what client libraries wait for an answer: the least patient give it 500 ms.
+const MOVE_DEADLINE: Duration = Duration::from_millis(300);
 
 /// The control path's half: every worker's gate at once.
 #[derive(Debug)]

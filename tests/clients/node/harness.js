@@ -8,7 +8,7 @@
 const assert = require('node:assert');
 const readline = require('node:readline');
 
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 60_000;
 const TEXTS_MAX = 20;
 // What each activity has to do between two switchovers.
 const STEPS = 5;

@@ -8,7 +8,7 @@ import sys
 import redis
 from celery import Celery, chord
 
-from harness import Threads, watch_output
+from harness import Threads, end, watch_output
 
 HOST, PORT = os.environ.get("CLIENT_HOST") or sys.argv[1], os.environ.get("CLIENT_PORT") or sys.argv[2]
 URL = f"redis://{HOST}:{PORT}/0"
@@ -69,6 +69,5 @@ if __name__ == "__main__":
     )
     watch_output(run, worker.stderr)
     run.until_stop()
-    worker.terminate()
-    worker.wait(20)
+    end(worker)
     run.summary()

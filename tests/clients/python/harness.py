@@ -7,12 +7,13 @@ goes to `run.wrong`.
 
 import asyncio
 import json
+import subprocess
 import sys
 import threading
 import time
 import traceback
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 # What each activity has to do between two switchovers.
 STEPS = 5
 TEXTS_MAX = 20
@@ -144,6 +145,15 @@ class Tasks(Run):
         _, late = await asyncio.wait(tasks, timeout=PATIENCE_S)
         if late:
             self.wrong(f"tasks did not end: {late}")
+
+
+def end(process):
+    """A process that has nothing more to do; how long it takes over its end is its own affair."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def watch_output(run, output):
