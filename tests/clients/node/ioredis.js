@@ -5,6 +5,7 @@ const Redis = require('ioredis');
 const { Run, numbers } = require('./harness');
 
 const [host, port, engine] = process.argv.slice(2);
+const KEYS = 1000;
 
 async function connection(name, more = {}) {
   const client = new Redis({
@@ -127,6 +128,20 @@ const activities = {
     for (let number = 1; run.going; number++) {
       run.expect('script', await client.addTo('script', 1), number);
       run.did('script');
+    }
+  },
+
+  async scan(run) {
+    const client = await connection('scan');
+    const names = numbers(KEYS).map((number) => `scan:${number}`);
+    await client.mset(names.flatMap((name) => [name, '1']));
+    while (run.going) {
+      const missing = new Set(names);
+      for await (const keys of client.scanStream({ match: 'scan:*', count: 100 })) {
+        for (const key of keys) missing.delete(key);
+      }
+      run.expect('scan', [...missing], []);
+      run.did('scan');
     }
   },
 };

@@ -6,6 +6,7 @@ const { Run, numbers } = require('./harness');
 
 const [version, host, port, engine] = process.argv.slice(2);
 const RESP = Number(version);
+const KEYS = 1000;
 
 const options = {
   RESP,
@@ -120,6 +121,20 @@ const activities = {
     for (let number = 1; run.going; number++) {
       run.expect('script', await client.addTo('script', 1), number);
       run.did('script');
+    }
+  },
+
+  async scan(run) {
+    const client = await connection('scan');
+    const names = numbers(KEYS).map((number) => `scan:${number}`);
+    await client.mSet(Object.fromEntries(names.map((name) => [name, '1'])));
+    while (run.going) {
+      const missing = new Set(names);
+      for await (const keys of client.scanIterator({ MATCH: 'scan:*', COUNT: 100 })) {
+        for (const key of keys) missing.delete(key);
+      }
+      run.expect('scan', [...missing], []);
+      run.did('scan');
     }
   },
 };

@@ -13,6 +13,7 @@ from redis.retry import Retry
 from harness import Acked, Threads
 
 PROTOCOL, HOST, PORT, ENGINE = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+KEYS = 1000
 
 
 def client(**options):
@@ -208,6 +209,22 @@ def script(run):
     run.expect("script", int(shared.get("script:b")), number)
 
 
+def scan(run):
+    """A scan returns every key that is there from its beginning to its end."""
+    with shared.pipeline(transaction=False) as pipe:
+        for number in range(KEYS):
+            pipe.set(f"scan:{number}", 1)
+            pipe.hset("scan-hash", f"field:{number}", number)
+        pipe.execute()
+    keys = {f"scan:{number}" for number in range(KEYS)}
+    fields = {f"field:{number}": str(number) for number in range(KEYS)}
+    while run.going():
+        missing = keys - set(shared.scan_iter("scan:*", count=100))
+        run.expect("scan_iter", sorted(missing), [])
+        run.expect("hscan_iter", dict(shared.hscan_iter("scan-hash", count=100)), fields)
+        run.did("scan")
+
+
 def stream(run):
     """A reader that waits for new entries and a group of one: each entry once, in order."""
     shared.xgroup_create("stream", "group", mkstream=True)
@@ -297,7 +314,7 @@ def cache(run):
 
 
 acked = Acked("set")
-activities = [set_get, large_values, counter, pipeline, pubsub, lock, script, session]
+activities = [set_get, large_values, counter, pipeline, pubsub, lock, script, scan, session]
 transactions, blocking = [transaction, watch], [blocking_list, stream, sorted_set]
 if ENGINE == "redis":
     activities += transactions + blocking
