@@ -113,7 +113,7 @@ impl Core {
             shared,
         } in shards
         {
-            let gate = Gate::shut(Arc::clone(&orders.receivers));
+            let gate = Gate::shut(Arc::clone(&orders.everywhere));
             let (door, session_orders) = mpsc::channel(ORDERS_MAX);
             let (lost, lost_identities) = mpsc::channel(ORDERS_MAX);
             let limits = self.limits.clone();

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::relay::Queued;
 use crate::resp::scan::{args, write_request};
 use crate::shard::gate::CallBack;
+use crate::shard::line::Place;
 use crate::upstream::connection::CallError;
 
 /// Transactions whose queue is longer than this cannot be carried to another master.
@@ -186,20 +187,30 @@ pub struct Blocked {
     pub call_back: Option<CallBack>,
     /// The client asked not to see its reply.
     pub mute: bool,
+    /// Its place among all that wait, whoever's they are.
+    pub place: Option<Place>,
+    /// The hold, or the time between two, in which it was sent.
+    pub hold_number: u64,
+    /// For each `$` by its place among the words: the last entry when the command was sent.
+    pub last_ids: Vec<(usize, Option<Bytes>)>,
 }
 
 impl Blocked {
-    /// The command with the time it has left; `None` when repeating it would not mean the same:
-    /// its bytes were not kept, or it reads "from now on" (`$`), which has moved.
+    /// The command with the time it has left, and with the entry that `$` stood for where that is
+    /// known. `None` when its bytes were not kept.
     pub fn again(&self) -> Option<BytesMut> {
         let mut words: Vec<Vec<u8>> = args(&self.request).map(<[u8]>::to_vec).collect();
         let name = words.first()?.to_ascii_uppercase();
         let elapsed = self.since.elapsed();
         match name.as_slice() {
             b"BLMPOP" | b"BZMPOP" => rewrite_seconds(words.get_mut(1)?, elapsed)?,
+            b"WAIT" => rewrite_milliseconds(words.get_mut(2)?, elapsed)?,
+            b"WAITAOF" => rewrite_milliseconds(words.get_mut(3)?, elapsed)?,
             b"XREAD" | b"XREADGROUP" => {
-                if words.iter().any(|word| word == b"$") {
-                    return None;
+                for (at, id) in &self.last_ids {
+                    if let (Some(word), Some(id)) = (words.get_mut(*at), id) {
+                        *word = id.to_vec();
+                    }
                 }
                 let at = words
                     .iter()
@@ -211,6 +222,28 @@ impl Blocked {
         let mut again = BytesMut::new();
         write_request(&mut again, &words);
         Some(again)
+    }
+}
+
+impl Blocked {
+    /// The streams that an `XREAD` reads from now on (`$`), each with the place of its `$`.
+    pub fn from_now_on(&self) -> Vec<(usize, Bytes)> {
+        let words: Vec<&[u8]> = args(&self.request).collect();
+        let is_xread = words
+            .first()
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"XREAD"));
+        let streams = words
+            .iter()
+            .position(|word| word.eq_ignore_ascii_case(b"STREAMS"));
+        let (true, Some(streams)) = (is_xread, streams) else {
+            return Vec::new();
+        };
+        let first = streams + 1;
+        let count = words.len().saturating_sub(first) / 2;
+        (first + count..words.len())
+            .filter(|at| words.get(*at).is_some_and(|id| *id == b"$"))
+            .filter_map(|at| Some((at, Bytes::copy_from_slice(words.get(at - count)?))))
+            .collect()
     }
 }
 
@@ -247,6 +280,9 @@ mod tests {
             since,
             call_back: None,
             mute: false,
+            place: None,
+            hold_number: 0,
+            last_ids: Vec::new(),
         }
     }
 
@@ -273,11 +309,18 @@ mod tests {
     }
 
     #[test]
-    fn a_read_from_now_on_is_not_repeated() {
-        assert_eq!(
-            again(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"], 1),
-            None
-        );
+    fn a_read_from_now_on_is_repeated_from_the_entry_that_was_the_last_then() {
+        let words = [
+            "XREAD", "BLOCK", "0", "STREAMS", "a", "$", "b", "$", "7-1", "$",
+        ];
+        let mut read = blocked(&words, 1);
+        let asked = read.from_now_on();
+        assert_eq!(asked, [(7, "a".into()), (9, "b".into())]);
+        read.last_ids = vec![(7, Some("5-5".into())), (9, None)];
+        let again = read.again().unwrap();
+        let again: Vec<&[u8]> = args(&again).collect();
+        assert_eq!(again[4..7], [&b"a"[..], b"$", b"b"]);
+        assert_eq!(again[7..], [&b"5-5"[..], b"7-1", b"$"]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::oneshot;
 
+use super::line::{Line, Place};
+
 /// What a gate does with writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateState {
@@ -65,6 +67,16 @@ pub enum GateOrder {
     },
 }
 
+/// What the gates of one shard have in common, over all workers.
+#[derive(Debug, Default)]
+pub struct Everywhere {
+    /// Sessions that receive. Without any a release does not ask the workers to move them first,
+    /// which saves a wake-up per worker in the hold.
+    pub receivers: AtomicUsize,
+    /// Sessions whose command waits on the master.
+    pub line: Arc<Line>,
+}
+
 /// The gate of one shard in one worker.
 #[derive(Debug)]
 pub struct Gate {
@@ -80,14 +92,14 @@ pub struct Gate {
     watchers: RefCell<Slab<Option<Waker>>>,
     /// Sessions that receive messages, each with the epoch of the node that it has them from.
     receivers: RefCell<Slab<u64>>,
-    receivers_everywhere: Arc<AtomicUsize>,
+    everywhere: Arc<Everywhere>,
     moved: RefCell<Option<(u64, oneshot::Sender<()>)>>,
+    moving: Cell<bool>,
 }
 
 impl Gate {
-    /// A gate for a shard whose master is not known yet. `receivers` counts the sessions that
-    /// receive messages, over all workers: see [`GateSeat`](super::gate_control::GateSeat).
-    pub fn shut(receivers: Arc<AtomicUsize>) -> Rc<Self> {
+    /// A gate for a shard whose master is not known yet.
+    pub fn shut(everywhere: Arc<Everywhere>) -> Rc<Self> {
         Rc::new(Self {
             state: Cell::new(GateState::Shut),
             in_flight: Cell::new(0),
@@ -98,8 +110,9 @@ impl Gate {
             drained: RefCell::new(None),
             watchers: RefCell::new(Slab::new()),
             receivers: RefCell::new(Slab::new()),
-            receivers_everywhere: receivers,
+            everywhere,
             moved: RefCell::new(None),
+            moving: Cell::new(false),
         })
     }
 
@@ -159,16 +172,32 @@ impl Gate {
 
     /// A session receives messages from the node of `epoch` from now on.
     pub fn receive(self: &Rc<Self>, epoch: u64) -> Receiver {
-        self.receivers_everywhere.fetch_add(1, Ordering::Relaxed);
+        self.everywhere.receivers.fetch_add(1, Ordering::Relaxed);
         Receiver {
             gate: Rc::clone(self),
             key: self.receivers.borrow_mut().insert(epoch),
         }
     }
 
+    /// A command of a session waits on the node of `epoch` from now on.
+    pub fn stand_in_line(&self, epoch: u64) -> Place {
+        self.everywhere.line.join(epoch)
+    }
+
+    /// Whether the route is what it will be at the release, and those who receive are being moved.
+    pub fn is_moving(&self) -> bool {
+        self.moving.get()
+    }
+
+    /// Which hold this is, or which time between two holds.
+    pub fn hold_number(&self) -> u64 {
+        self.hold_number.get()
+    }
+
     /// Handles `Move`.
     pub fn move_receivers(&self, epoch: u64, moved: oneshot::Sender<()>) {
         self.moved.replace(Some((epoch, moved)));
+        self.moving.set(true);
         self.wake_watchers();
         self.tell_moved();
     }
@@ -187,6 +216,7 @@ impl Gate {
     /// Handles `Hold`.
     pub fn hold(&self, drained: oneshot::Sender<()>) {
         self.state.set(GateState::Holding);
+        self.moving.set(false);
         self.hold_number.set(self.hold_number.get() + 1);
         self.held.set(0);
         self.first_held.set(None);
@@ -207,6 +237,7 @@ impl Gate {
         };
         self.drained.replace(None);
         self.moved.replace(None);
+        self.moving.set(false);
         self.hold_number.set(self.hold_number.get() + 1);
         self.state.set(to);
         self.wake_watchers();
@@ -291,7 +322,8 @@ impl Drop for CallBack {
     }
 }
 
-/// A session that receives messages (subscriptions, `MONITOR`) and has to be moved with the route.
+/// A session that receives what it does not ask for (messages, invalidations, what a blocked command
+/// waits for) and has to be moved with the route.
 #[derive(Debug)]
 pub struct Receiver {
     gate: Rc<Gate>,
@@ -299,6 +331,13 @@ pub struct Receiver {
 }
 
 impl Receiver {
+    /// Its node has let it go: it receives nothing, from nobody.
+    pub fn let_go(&self) {
+        if let Some(at) = self.gate.receivers.borrow_mut().get_mut(self.key) {
+            *at = 0;
+        }
+    }
+
     /// It receives from the node of `epoch` now.
     pub fn moved_to(&self, epoch: u64) {
         if let Some(at) = self.gate.receivers.borrow_mut().get_mut(self.key) {
@@ -312,7 +351,8 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.gate.receivers.borrow_mut().try_remove(self.key);
         self.gate
-            .receivers_everywhere
+            .everywhere
+            .receivers
             .fetch_sub(1, Ordering::Relaxed);
         self.gate.tell_moved();
     }

@@ -4,12 +4,12 @@
 //! duty, since a hold that fails leaves writes held.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::gate::{GateOrder, GateState, HoldStats};
+use super::gate::{Everywhere, GateOrder, GateState, HoldStats};
 
 /// Orders that may wait for a busy worker; one operation at a time sends a handful.
 const ORDERS_MAX: usize = 64;
@@ -22,21 +22,19 @@ const MOVE_DEADLINE: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub struct GateControl {
     workers: Vec<mpsc::Sender<GateOrder>>,
-    receivers: Arc<AtomicUsize>,
+    everywhere: Arc<Everywhere>,
 }
 
 /// A worker's seat at the gate: where its orders arrive.
 #[derive(Debug)]
 pub struct GateSeat {
     pub orders: mpsc::Receiver<GateOrder>,
-    /// Sessions that receive messages, over all workers. Without any a release does not ask the
-    /// workers to move them first, which saves a wake-up per worker in the hold.
-    pub receivers: Arc<AtomicUsize>,
+    pub everywhere: Arc<Everywhere>,
 }
 
 /// The gate of one shard over `workers` workers.
 pub fn gate(workers: usize) -> (GateControl, Vec<GateSeat>) {
-    let receivers = Arc::new(AtomicUsize::new(0));
+    let everywhere = Arc::<Everywhere>::default();
     let (workers, seats) = (0..workers)
         .map(|_| {
             let (sender, orders) = mpsc::channel(ORDERS_MAX);
@@ -44,12 +42,16 @@ pub fn gate(workers: usize) -> (GateControl, Vec<GateSeat>) {
                 sender,
                 GateSeat {
                     orders,
-                    receivers: Arc::clone(&receivers),
+                    everywhere: Arc::clone(&everywhere),
                 },
             )
         })
         .unzip();
-    (GateControl { workers, receivers }, seats)
+    let control = GateControl {
+        workers,
+        everywhere,
+    };
+    (control, seats)
 }
 
 impl GateControl {
@@ -82,10 +84,10 @@ impl GateControl {
     /// Before writes go on, every session that receives messages gets them from the new master, so
     /// that none that is published by them is lost; that is waited for at most [`MOVE_DEADLINE`].
     pub async fn release(&self, to: GateState) -> HoldStats {
-        if to == GateState::Open && self.receivers.load(Ordering::Relaxed) > 0 {
+        if to == GateState::Open && self.everywhere.receivers.load(Ordering::Relaxed) > 0 {
             let moved = self.ask_all(|moved| GateOrder::Move { moved });
             if tokio::time::timeout(MOVE_DEADLINE, moved).await.is_err() {
-                tracing::warn!("subscriptions are moved late: messages may be missed");
+                tracing::warn!("what clients receive is moved late: messages may be missed");
             }
         }
         let mut total = HoldStats::default();

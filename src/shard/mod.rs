@@ -8,4 +8,5 @@
 pub mod failover;
 pub mod gate;
 pub mod gate_control;
+pub mod line;
 pub mod route;

@@ -12,4 +12,5 @@ mod scans;
 mod scripts;
 mod shuttle;
 mod transactions;
+mod waiting;
 mod watching;

@@ -105,7 +105,12 @@ impl Relay<'_> {
         let due = self.expects.front().map(|expect| &expect.what);
         let is_read = matches!(
             due,
-            Some(Awaited::Session(..) | Awaited::Exec(_) | Awaited::TrackingInfo(_))
+            Some(
+                Awaited::Session(..)
+                    | Awaited::Exec(_)
+                    | Awaited::TrackingInfo(_)
+                    | Awaited::LastId(_)
+            )
         );
         is_read && !self.unasked
     }

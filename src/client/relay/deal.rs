@@ -9,8 +9,6 @@ use crate::resp::command::SubKind;
 use crate::resp::scan::{Reply, ReplyKind};
 use crate::upstream::lane::ReplySink;
 
-/// Redis says this to blocked clients when its role changes, and hangs up.
-const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
 /// Bytes from which the kind of a frame can always be told.
 const PEEK_BYTES: usize = 64;
 
@@ -104,6 +102,7 @@ impl Relay<'_> {
                     | Awaited::Session(..)
                     | Awaited::Exec(_)
                     | Awaited::TakeBack
+                    | Awaited::LastId(_)
             ),
         }
     }
@@ -151,7 +150,8 @@ impl Relay<'_> {
                     open.failed = true;
                 }
             }
-            Awaited::Blocking => self.blocked = None,
+            Awaited::Blocking => self.blocked_ended(),
+            Awaited::LastId(at) => self.note_last_id(at, bytes),
             Awaited::ScriptFlush if kind != ReplyKind::Error => {
                 let session = &self.session;
                 let by = session.identity.credentials.as_deref();
@@ -218,29 +218,6 @@ impl Relay<'_> {
             && let Some(receiver) = &self.receiver
         {
             receiver.moved_to(self.epoch);
-        }
-    }
-
-    /// The server did not execute a blocking command because its role is changing.
-    fn was_let_go(&self, bytes: &[u8]) -> bool {
-        let changing = !self.session.seat.gate.is_open() || self.has_moved();
-        bytes.starts_with(FORCED_UNBLOCK) || (changing && bytes.starts_with(b"-READONLY"))
-    }
-
-    /// The server's role is changing under a blocked command: the client does not learn of it
-    /// when the command can be sent to the new master.
-    fn unblocked_by_server(&mut self, bytes: &[u8], mute: bool) {
-        let can_reissue = self
-            .blocked
-            .as_ref()
-            .is_some_and(|blocked| blocked.again().is_some());
-        if can_reissue && self.keeps != Keeps::Unknown && self.expects.is_empty() {
-            self.reissue = true;
-        } else {
-            self.blocked = None;
-            if !mute {
-                self.session.outbox.deliver(bytes);
-            }
         }
     }
 }

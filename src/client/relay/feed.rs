@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
 use super::super::session::LANE_REQUEST_BYTES_MAX;
-use super::super::state::{Blocked, Closed, ReplyMode, Stand, Transaction};
+use super::super::state::{Closed, ReplyMode, Stand, Transaction};
 use super::tracking::{ASK, Change};
 use super::{
     Awaited, Expect, Feed, Keeps, OLD_REPLY_WAIT, OUT_BYTES_MAX, Relay, Upload, keeps_after,
@@ -41,7 +41,7 @@ impl Relay<'_> {
         if self.session.seat.is_stopping() && self.may_stop() {
             return Err(Closed::Shutdown);
         }
-        if self.has_moved() {
+        if self.has_moved() && !self.stays() {
             return self.moved();
         }
         self.reply_due = self.reply_due.filter(|_| self.is_reopening());
@@ -118,14 +118,13 @@ impl Relay<'_> {
         }
         match self.keeps {
             Keeps::Nothing if self.is_clean() => Ok(Feed::Leave),
-            Keeps::Unknown => Err(Closed::NotCarried),
             _ if self.receiver.is_some() && !self.flushed => {
                 // What the old node sends before this answer was published before the fence.
                 self.flushed = true;
                 self.expect_own(PING, Awaited::Swallow, true);
                 Ok(Feed::Wait)
             }
-            Keeps::Nothing | Keeps::Subscriptions | Keeps::Monitor => Ok(Feed::Carry),
+            _ => Ok(Feed::Carry),
         }
     }
 
@@ -133,10 +132,10 @@ impl Relay<'_> {
         matches!(
             self.expects.back(),
             Some(Expect {
-                what: Awaited::Confirm(..) | Awaited::Again(_),
+                what: Awaited::Confirm(..),
                 ..
             })
-        )
+        ) || self.is_reopening()
     }
 
     fn inline_or_broken(&mut self) -> Result<(), Closed> {
@@ -326,22 +325,13 @@ impl Relay<'_> {
                 self.watch_lost = false;
                 self.send(&request, Awaited::Cleaning, false);
             }
-            Some(Pin::Blocking) => {
-                let mute = self.session.reply_mode != ReplyMode::On;
-                self.send(&request, Awaited::Blocking, false);
-                self.blocked = Some(Blocked {
-                    request: if uploaded { Bytes::new() } else { request },
-                    since: std::time::Instant::now(),
-                    mute,
-                    call_back: None,
-                });
-                self.owe_call_back();
-            }
-            Some(Pin::Wait) => {
-                // WAIT counts from the last command of its connection: any command there makes
-                // that point now, which is behind every write this session has a reply for.
-                self.send_own(PING, Awaited::Swallow);
-                self.send(&request, Awaited::Wait, false);
+            Some(pin @ (Pin::Blocking | Pin::Wait)) => {
+                let kept = if uploaded {
+                    Bytes::new()
+                } else {
+                    request.clone()
+                };
+                self.pass_on_blocking(&request, kept, pin);
             }
             Some(Pin::ScriptFlush) => self.send(&request, Awaited::ScriptFlush, true),
             Some(Pin::Subscribe(kind)) => self.subscribe(&request, kind),
@@ -503,6 +493,7 @@ impl Relay<'_> {
             && self.keeps != Keeps::Monitor
             && self.subscriptions.is_empty()
             && !self.tracking.is_on()
+            && self.blocked.is_none()
         {
             self.receiver = None;
         }

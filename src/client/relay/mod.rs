@@ -11,6 +11,7 @@
 //! * [`tunnel`]: bytes both ways, for what is not requests and replies.
 //! * [`shown`]: what others see of the session meanwhile.
 //! * [`reach`]: other sessions' connections, on the server.
+//! * [`blocking`]: commands that wait on the server, and wait on the next one.
 //! * [`carry`]: leaves a node that is not master any more.
 //! * [`reopen`]: what was open on the old master is opened again on the new one.
 //! * [`requeue`]: the same for a transaction, when the client goes on with it.
@@ -21,6 +22,7 @@
 //! connection is given back only with nothing expected, nothing open and nothing unknown on it.
 
 mod ask;
+mod blocking;
 mod carry;
 mod deal;
 mod feed;
@@ -91,8 +93,8 @@ enum Awaited {
     TakeBack,
     /// A command that waits on the server.
     Blocking,
-    /// `WAIT`: it waits as well, but is not repeated elsewhere.
-    Wait,
+    /// The last entry of a stream that is read from now on; the place of that `$`.
+    LastId(usize),
     /// Confirmations of a (un)subscription, one per channel.
     Confirm(SubKind, usize),
     /// `CLIENT TRACKING`, `CLIENT CACHING`: what they ask for is done when the server agrees.
@@ -115,7 +117,6 @@ impl Awaited {
             Self::Plain
                 | Self::Cleaning
                 | Self::Blocking
-                | Self::Wait
                 | Self::Confirm(..)
                 | Self::Sticky
                 | Self::ScriptFlush
@@ -137,6 +138,8 @@ enum Again {
     /// The transaction, and each command of its queue.
     Multi,
     Queued,
+    /// Answered when the command behind it waits on the server.
+    Registered,
 }
 
 /// Why the connection cannot be given back yet.
@@ -550,7 +553,7 @@ impl<'s> Relay<'s> {
     fn waits_on_server(&self) -> bool {
         match self.expects.front() {
             Some(Expect {
-                what: Awaited::Wait | Awaited::Blocking,
+                what: Awaited::Blocking,
                 ..
             }) => true,
             Some(Expect { write, .. }) => self.session.seat.pause.stops(*write),

@@ -79,7 +79,7 @@ impl Relay<'_> {
     /// Whether replies are due that say what the session is on this connection.
     pub(super) fn is_reopening(&self) -> bool {
         matches!(
-            self.expects.back(),
+            self.expects.front(),
             Some(Expect {
                 what: Awaited::Again(_),
                 ..

@@ -167,7 +167,7 @@ impl Tracking {
     /// Takes over what `CLIENT TRACKINGINFO` answers; `redirect` is the client that the session
     /// named. `None` when the answer is not understood.
     pub(super) fn from_info(info: &[u8], redirect: Option<u64>) -> Option<Self> {
-        let mut tokens = Tokens(info);
+        let mut tokens = Tokens::new(info);
         if tokens.next()? != b"flags" {
             return None;
         }
@@ -304,7 +304,13 @@ fn number(word: &[u8]) -> Option<u64> {
 }
 
 /// The strings and numbers of a reply, without the aggregates around them.
-struct Tokens<'r>(&'r [u8]);
+pub(super) struct Tokens<'r>(&'r [u8]);
+
+impl<'r> Tokens<'r> {
+    pub(super) fn new(reply: &'r [u8]) -> Self {
+        Self(reply)
+    }
+}
 
 impl<'r> Iterator for Tokens<'r> {
     type Item = &'r [u8];

@@ -19,6 +19,7 @@ use crate::client::outbox::OutboxState;
 use crate::client::seat::INPUT_BYTES;
 use crate::client::state::Closed;
 use crate::resp::scan::Request;
+use crate::shard::gate::Gate;
 use crate::upstream::connection::DialError;
 
 /// Between two attempts to reach a master that refuses connections.
@@ -169,6 +170,23 @@ impl Session {
         &mut self,
         since: Option<Instant>,
     ) -> Result<Waited, Closed> {
+        self.wait_for_master(since, |gate| gate.is_open()).await
+    }
+
+    /// The same, and goes on as soon as those who receive are being moved.
+    pub(in crate::client) async fn wait_for_move(
+        &mut self,
+        since: Instant,
+    ) -> Result<Waited, Closed> {
+        let may_move = |gate: &Gate| gate.is_open() || gate.is_moving();
+        self.wait_for_master(Some(since), may_move).await
+    }
+
+    async fn wait_for_master(
+        &mut self,
+        since: Option<Instant>,
+        may_go_on: impl Fn(&Gate) -> bool,
+    ) -> Result<Waited, Closed> {
         let watch = self.seat.gate.watch();
         watch.write_waits();
         let deadline = since.unwrap_or_else(Instant::now) + self.seat.limits.hold_budget;
@@ -181,7 +199,7 @@ impl Session {
             if self.poll_hung_up(context) {
                 return Poll::Ready(Err(Closed::GoneWhileHeld));
             }
-            if self.seat.gate.is_open() && self.seat.has_master() {
+            if may_go_on(&self.seat.gate) && self.seat.has_master() {
                 return Poll::Ready(Ok(Waited::Open));
             }
             if self.outbox.state() != OutboxState::Open {

@@ -1,0 +1,235 @@
+//! Commands that wait on the server (`BLPOP`, `XREAD BLOCK`, `WAIT`): they go on waiting on the next
+//! master, with the time they have left and in the order in which they came.
+//!
+//! A server that changes its role lets them go with an error and hangs up (Redis), or forgets them
+//! (Kvrocks: there they are called back before the master is fenced). Either way what they had taken
+//! is delivered first; then they are sent to the next master before the held writes are.
+//!
+//! * In one write with the command goes a `PING`. A server executes both before it answers, so the
+//!   answer says that the command waits there; a release waits for that ([`Gate::receive`]).
+//! * `WAIT` asks about everything before the last command of its connection. The `PING` is
+//!   that command, and it comes after every write that this session has a reply for.
+//! * `$` in `XREAD` means the last entry now. Sent again before any held write it means the same as
+//!   before. Where the server forgets who waits, an entry may have come that was never told of; there
+//!   the last entry is asked for when the command is sent, and that is where it reads on.
+//!
+//! [`Gate::receive`]: crate::shard::gate::Gate::receive
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use super::super::session::Waited;
+use super::super::state::{Blocked, Closed, ReplyMode};
+use super::feed::PING;
+use super::tracking::Tokens;
+use super::{Again, Awaited, Expect, Relay};
+use crate::resp::command::Pin;
+use crate::resp::scan::write_request;
+use crate::shard::gate::GateState;
+
+/// Redis says this to blocked clients when its role changes, and hangs up.
+const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
+/// How long a command waits for its turn behind one whose client or node is slow.
+const TURN_WAIT: Duration = Duration::from_millis(50);
+
+impl Relay<'_> {
+    /// Passes on a command that waits; `request` is empty when its bytes were not kept.
+    pub(super) fn pass_on_blocking(&mut self, sent: &Bytes, request: Bytes, pin: Pin) {
+        let seat = &self.session.seat;
+        let mut blocked = Blocked {
+            request,
+            since: std::time::Instant::now(),
+            mute: self.session.reply_mode != ReplyMode::On,
+            call_back: None,
+            place: Some(seat.gate.stand_in_line(self.epoch)),
+            hold_number: seat.gate.hold_number(),
+            last_ids: Vec::new(),
+        };
+        if pin == Pin::Wait {
+            self.send_own(PING, Awaited::Swallow);
+        }
+        if !self.session.seat.master_lets_go() {
+            for (at, key) in blocked.from_now_on() {
+                let mut ask = BytesMut::new();
+                write_request(&mut ask, &[b"XINFO", &b"STREAM"[..], &key]);
+                blocked.last_ids.push((at, None));
+                self.expect_own(&ask, Awaited::LastId(at), true);
+            }
+        }
+        self.send(sent, Awaited::Blocking, false);
+        self.blocked = Some(blocked);
+        self.become_receiver();
+        self.owe_call_back();
+    }
+
+    /// What `XINFO STREAM` says of a stream that is read from now on.
+    pub(super) fn note_last_id(&mut self, at: usize, bytes: &[u8]) {
+        let id = if bytes.starts_with(b"-ERR no such key") {
+            Some(Bytes::from_static(b"0-0"))
+        } else {
+            let mut tokens = Tokens::new(bytes);
+            tokens
+                .find(|token| *token == b"last-generated-id")
+                .and_then(|_| tokens.next())
+                .map(Bytes::copy_from_slice)
+        };
+        let ids = self.blocked.iter_mut().flat_map(|one| &mut one.last_ids);
+        for (_, known) in ids.filter(|(place, _)| *place == at) {
+            *known = id.clone();
+        }
+    }
+
+    /// The command waits no more.
+    pub(super) fn blocked_ended(&mut self) {
+        self.blocked = None;
+        self.receives_less();
+    }
+
+    /// The server did not execute a blocking command because its role is changing.
+    pub(super) fn was_let_go(&self, bytes: &[u8]) -> bool {
+        let gate = &self.session.seat.gate;
+        let sent_in = self.blocked.as_ref().map(|blocked| blocked.hold_number);
+        let changing = !gate.is_open() || self.has_moved() || sent_in != Some(gate.hold_number());
+        bytes.starts_with(FORCED_UNBLOCK) || (changing && bytes.starts_with(b"-READONLY"))
+    }
+
+    /// The server's role is changing under a blocked command: the client does not learn of it
+    /// when the command can be sent to the new master.
+    pub(super) fn unblocked_by_server(&mut self, bytes: &[u8], mute: bool) {
+        let can_reissue = self
+            .blocked
+            .as_ref()
+            .is_some_and(|blocked| blocked.again().is_some());
+        if can_reissue && self.expects.is_empty() {
+            self.owe_again();
+        } else {
+            self.blocked_ended();
+            if !mute {
+                self.session.outbox.push(bytes);
+            }
+        }
+    }
+
+    /// The command has to be sent again; it keeps its place in the line.
+    fn owe_again(&mut self) {
+        self.reissue = true;
+        if let Some(receiver) = &self.receiver {
+            receiver.let_go();
+        }
+        if let Some(blocked) = &mut self.blocked {
+            blocked.call_back = None;
+            if let Some(place) = &mut blocked.place {
+                place.let_go();
+            }
+        }
+    }
+
+    /// Sends a blocked command to the new master, with the time it has left.
+    pub(super) async fn reissue_blocked(&mut self) -> Result<(), Closed> {
+        self.reissue = false;
+        if self.session.wait_for_move(Instant::now()).await? == Waited::BudgetSpent {
+            return self.give_up_blocked();
+        }
+        self.move_to_master().await?;
+        self.find_own_target().await?;
+        self.watch_lost |= std::mem::take(&mut self.watching);
+        let epoch = self.epoch;
+        if let Some(place) = self.blocked.as_ref().and_then(|one| one.place.as_ref()) {
+            // Out of turn is better than not at all.
+            let _ = timeout(
+                TURN_WAIT,
+                poll_fn(|context| place.poll_turn(epoch, context)),
+            )
+            .await;
+        }
+        let mute = self.blocked.as_ref().is_some_and(|blocked| blocked.mute);
+        let Some(again) = self.blocked.as_ref().and_then(Blocked::again) else {
+            return self.give_up_blocked();
+        };
+        self.out.clear();
+        self.expect_own(PING, Awaited::Again(Again::Registered), true);
+        self.reopen();
+        self.out.extend_from_slice(&again);
+        self.expects.push_back(Expect {
+            what: Awaited::Blocking,
+            write: false,
+            mute,
+        });
+        let deadline = self.session.seat.limits.call_deadline();
+        // A connection that is broken is found so when it is read.
+        let _ = timeout(deadline, poll_fn(|context| self.poll_out(context))).await;
+        let hold_number = self.session.seat.gate.hold_number();
+        if let Some(blocked) = &mut self.blocked {
+            blocked.hold_number = hold_number;
+            if let Some(place) = &mut blocked.place {
+                place.moved_to(epoch);
+            }
+        }
+        self.owe_call_back();
+        Ok(())
+    }
+
+    /// A blocked command that can be sent again has to be called back where the server does not let
+    /// it go.
+    pub(super) fn owe_call_back(&mut self) {
+        let seat = &self.session.seat;
+        if let Some(blocked) = &mut self.blocked
+            && !seat.master_lets_go()
+            && blocked.again().is_some()
+        {
+            blocked.call_back = Some(seat.gate.owe_call_back());
+        }
+    }
+
+    /// Whether a hold waits for the blocked command.
+    pub(super) fn is_called_back(&self) -> bool {
+        let holding = self.session.seat.gate.state() == GateState::Holding;
+        holding
+            && self
+                .blocked
+                .as_ref()
+                .is_some_and(|blocked| blocked.call_back.is_some())
+    }
+
+    /// Ends the connection on which a command blocks: our sending side is shut down and what the
+    /// server still says is read to its end. What it has taken for the client reaches the client;
+    /// otherwise the command is sent again after the hold, to whoever is master then.
+    pub(super) async fn call_back(&mut self) -> Result<(), Closed> {
+        let deadline = self.session.seat.limits.call_deadline();
+        let ended = timeout(deadline, self.read_to_end()).await;
+        ended.unwrap_or(Err(Closed::NotCarried))?;
+        self.link_ended = true;
+        if self.blocked.is_some() {
+            self.expects.pop_back();
+            self.owe_again();
+        }
+        Ok(())
+    }
+
+    async fn read_to_end(&mut self) -> Result<(), Closed> {
+        // A connection that is broken already ends the loop below.
+        let _ = poll_fn(|context| self.poll_out(context)).await;
+        let _ = self.link.write.shutdown().await;
+        loop {
+            match self.link.read.read_buf(&mut self.link.input).await {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(_) => self.deal()?,
+            }
+        }
+    }
+
+    fn give_up_blocked(&mut self) -> Result<(), Closed> {
+        let muted = self.blocked.as_ref().is_some_and(|blocked| blocked.mute);
+        self.blocked_ended();
+        if !muted {
+            self.session.outbox.push(
+                b"-UNBLOCKED pointsman: there was no master to wait on; nothing was taken\r\n",
+            );
+        }
+        Ok(())
+    }
+}
