@@ -86,6 +86,7 @@ pub struct ProxyConfig {
     pub elements_max: u64,
     pub pipeline_max: usize,
     pub session_buffer_bytes_max: usize,
+    pub upload_buffer_bytes_max: usize,
     pub output_buffer_bytes_max: usize,
     /// Lanes per worker, node and identity; 0 stands for a choice by engine.
     pub lanes: usize,

@@ -216,6 +216,7 @@ fn limits(proxy: &ProxyConfig, policy: Policy) -> Limits {
         },
         pipeline_max: proxy.pipeline_max,
         session_buffer_bytes_max: proxy.session_buffer_bytes_max,
+        upload_buffer_bytes_max: proxy.upload_buffer_bytes_max,
         output_buffer_bytes_max: proxy.output_buffer_bytes_max,
         lanes_max: proxy.lanes,
         pinned_idle_max: proxy.pinned_idle_max,

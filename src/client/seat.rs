@@ -45,6 +45,8 @@ pub struct Limits {
     pub pipeline_max: usize,
     /// Unread requests kept per session while it is held.
     pub session_buffer_bytes_max: usize,
+    /// What is kept of large requests on their way, by one worker for one shard.
+    pub upload_buffer_bytes_max: usize,
     /// Replies a slow client may leave untaken before it is closed.
     pub output_buffer_bytes_max: usize,
     /// Lanes per worker, node, identity and use; 0: as many as suit the engine.
@@ -106,6 +108,8 @@ pub struct Seat {
     spare: RefCell<Vec<BytesMut>>,
     present: RefCell<Slab<Present>>,
     stopping: Cell<bool>,
+    /// Bytes kept of large requests on their way.
+    pub upload_bytes: Cell<usize>,
     /// Sessions of the shard over all workers, for its status.
     sessions_live: Arc<AtomicUsize>,
 }
@@ -138,6 +142,7 @@ impl Seat {
             spare: RefCell::default(),
             present: RefCell::default(),
             stopping: Cell::new(false),
+            upload_bytes: Cell::new(0),
             sessions_live: shared.sessions_live,
         })
     }

@@ -193,6 +193,8 @@ pub struct Blocked {
     pub hold_number: u64,
     /// For each `$` by its place among the words: the last entry when the command was sent.
     pub last_ids: Vec<(usize, Option<Bytes>)>,
+    /// It is sent when nothing is owed before it.
+    pub unsent: Option<Bytes>,
 }
 
 impl Blocked {
@@ -283,6 +285,7 @@ mod tests {
             place: None,
             hold_number: 0,
             last_ids: Vec::new(),
+            unsent: None,
         }
     }
 

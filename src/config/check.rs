@@ -111,6 +111,12 @@ fn read_proxy(mut section: Section<'_, '_>) -> ProxyConfig {
         elements_max: s.number("elements_max", MIB, 1..=i32::MAX as u64),
         pipeline_max: size(s, "pipeline_max", 10_000, 1..=1_000_000),
         session_buffer_bytes_max: size(s, "session_buffer_bytes_max", MIB, 16_384..=4096 * MIB),
+        upload_buffer_bytes_max: size(
+            s,
+            "upload_buffer_bytes_max",
+            600 * MIB,
+            0..=1024 * 1024 * MIB,
+        ),
         output_buffer_bytes_max: size(
             s,
             "output_buffer_bytes_max",

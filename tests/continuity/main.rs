@@ -12,5 +12,6 @@ mod scans;
 mod scripts;
 mod shuttle;
 mod transactions;
+mod uploads;
 mod waiting;
 mod watching;

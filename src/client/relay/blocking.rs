@@ -6,7 +6,9 @@
 //! is delivered first; then they are sent to the next master before the held writes are.
 //!
 //! * In one write with the command goes a `PING`. A server executes both before it answers, so the
-//!   answer says that the command waits there; a release waits for that ([`Gate::receive`]).
+//!   answer says that the command waits there; a release waits for that ([`Gate::receive`]). Not so
+//!   on Kvrocks, which takes its own answer to what came in the same batch for a wake-up: there the
+//!   command is sent alone, when nothing is owed before it.
 //! * `WAIT` asks about everything before the last command of its connection. The `PING` is
 //!   that command, and it comes after every write that this session has a reply for.
 //! * `$` in `XREAD` means the last entry now. Sent again before any held write it means the same as
@@ -18,7 +20,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
@@ -35,6 +37,9 @@ use crate::shard::gate::GateState;
 const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
 /// How long a command waits for its turn behind one whose client or node is slow.
 const TURN_WAIT: Duration = Duration::from_millis(50);
+/// Kvrocks wakes a waiting command some time after it has answered the push, on another thread, and
+/// what the command has taken is lost if its connection is closed just then.
+const WAKE_WAIT: Duration = Duration::from_millis(5);
 
 impl Relay<'_> {
     /// Passes on a command that waits; `request` is empty when its bytes were not kept.
@@ -48,22 +53,74 @@ impl Relay<'_> {
             place: Some(seat.gate.stand_in_line(self.epoch)),
             hold_number: seat.gate.hold_number(),
             last_ids: Vec::new(),
+            unsent: None,
         };
         if pin == Pin::Wait {
             self.send_own(PING, Awaited::Swallow);
         }
-        if !self.session.seat.master_lets_go() {
-            for (at, key) in blocked.from_now_on() {
-                let mut ask = BytesMut::new();
-                write_request(&mut ask, &[b"XINFO", &b"STREAM"[..], &key]);
-                blocked.last_ids.push((at, None));
-                self.expect_own(&ask, Awaited::LastId(at), true);
+        let from_now_on = match self.session.seat.master_lets_go() {
+            true => Vec::new(),
+            false => blocked.from_now_on(),
+        };
+        if from_now_on.is_empty() {
+            self.send(sent, Awaited::Blocking, false);
+        } else {
+            blocked.unsent = Some(sent.clone());
+            if self.session.reply_mode == ReplyMode::SkipNext {
+                self.session.reply_mode = ReplyMode::On;
             }
         }
-        self.send(sent, Awaited::Blocking, false);
+        for (at, key) in from_now_on {
+            let mut ask = BytesMut::new();
+            write_request(&mut ask, &[b"XINFO", &b"STREAM"[..], &key]);
+            blocked.last_ids.push((at, None));
+            self.expect_own(&ask, Awaited::LastId(at), true);
+        }
         self.blocked = Some(blocked);
         self.become_receiver();
         self.owe_call_back();
+    }
+
+    /// Sends the command that waits for the replies before it, once they are here.
+    pub(super) fn send_alone(&mut self) {
+        if !self.expects.is_empty() || !self.out.is_empty() {
+            return;
+        }
+        let Some(blocked) = &mut self.blocked else {
+            return;
+        };
+        let Some(unsent) = blocked.unsent.take() else {
+            return;
+        };
+        let mute = blocked.mute;
+        match blocked.again() {
+            // It reads on from the entries that are known now.
+            Some(known) if !blocked.last_ids.is_empty() => self.out.extend_from_slice(&known),
+            _ => self.out.extend_from_slice(&unsent),
+        }
+        self.expects.push_back(Expect {
+            what: Awaited::Blocking,
+            write: false,
+            mute,
+        });
+        // What is not taken now is written when there is room; a broken connection is found so
+        // when it is read.
+        if let Ok(sent) = self.link.write.try_write(&self.out) {
+            self.out.advance(sent);
+        }
+        self.stands_in_line();
+        self.receiver_settled();
+    }
+
+    /// The command has been sent to the node of this epoch.
+    fn stands_in_line(&mut self) {
+        let hold_number = self.session.seat.gate.hold_number();
+        if let Some(blocked) = &mut self.blocked {
+            blocked.hold_number = hold_number;
+            if let Some(place) = &mut blocked.place {
+                place.moved_to(self.epoch);
+            }
+        }
     }
 
     /// What `XINFO STREAM` says of a stream that is read from now on.
@@ -115,13 +172,14 @@ impl Relay<'_> {
     }
 
     /// The command has to be sent again; it keeps its place in the line.
-    fn owe_again(&mut self) {
+    pub(super) fn owe_again(&mut self) {
         self.reissue = true;
         if let Some(receiver) = &self.receiver {
             receiver.let_go();
         }
         if let Some(blocked) = &mut self.blocked {
             blocked.call_back = None;
+            blocked.unsent = None;
             if let Some(place) = &mut blocked.place {
                 place.let_go();
             }
@@ -151,6 +209,15 @@ impl Relay<'_> {
             return self.give_up_blocked();
         };
         self.out.clear();
+        if !self.session.seat.master_lets_go() {
+            self.reopen();
+            self.owe_call_back();
+            if let Some(blocked) = &mut self.blocked {
+                blocked.unsent = Some(again.freeze());
+            }
+            self.send_alone();
+            return Ok(());
+        }
         self.expect_own(PING, Awaited::Again(Again::Registered), true);
         self.reopen();
         self.out.extend_from_slice(&again);
@@ -162,13 +229,7 @@ impl Relay<'_> {
         let deadline = self.session.seat.limits.call_deadline();
         // A connection that is broken is found so when it is read.
         let _ = timeout(deadline, poll_fn(|context| self.poll_out(context))).await;
-        let hold_number = self.session.seat.gate.hold_number();
-        if let Some(blocked) = &mut self.blocked {
-            blocked.hold_number = hold_number;
-            if let Some(place) = &mut blocked.place {
-                place.moved_to(epoch);
-            }
-        }
+        self.stands_in_line();
         self.owe_call_back();
         Ok(())
     }
@@ -200,12 +261,31 @@ impl Relay<'_> {
     /// otherwise the command is sent again after the hold, to whoever is master then.
     pub(super) async fn call_back(&mut self) -> Result<(), Closed> {
         let deadline = self.session.seat.limits.call_deadline();
+        let _ = timeout(WAKE_WAIT, self.read_what_comes()).await;
+        if self.blocked.is_none() {
+            return Ok(());
+        }
         let ended = timeout(deadline, self.read_to_end()).await;
         ended.unwrap_or(Err(Closed::NotCarried))?;
         self.link_ended = true;
         if self.blocked.is_some() {
-            self.expects.pop_back();
+            let is_of_it = |what: &Awaited| matches!(what, Awaited::Blocking | Awaited::LastId(_));
+            while self.expects.back().is_some_and(|last| is_of_it(&last.what)) {
+                self.expects.pop_back();
+            }
             self.owe_again();
+        }
+        Ok(())
+    }
+
+    /// Reads until the command has its reply, or the connection ends. Dropped between two reads.
+    async fn read_what_comes(&mut self) -> Result<(), Closed> {
+        let _ = poll_fn(|context| self.poll_out(context)).await;
+        while self.blocked.is_some() {
+            match self.link.read.read_buf(&mut self.link.input).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => self.deal()?,
+            }
         }
         Ok(())
     }

@@ -6,9 +6,8 @@ use tokio::time::Instant;
 use super::super::session::LANE_REQUEST_BYTES_MAX;
 use super::super::state::{Closed, ReplyMode, Stand, Transaction};
 use super::tracking::{ASK, Change};
-use super::{
-    Awaited, Expect, Feed, Keeps, OLD_REPLY_WAIT, OUT_BYTES_MAX, Relay, Upload, keeps_after,
-};
+use super::upload::Upload;
+use super::{Awaited, Expect, Feed, Keeps, OLD_REPLY_WAIT, OUT_BYTES_MAX, Relay, keeps_after};
 use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
 use crate::resp::scan::{Form, Request, RequestScanner, args};
@@ -49,14 +48,20 @@ impl Relay<'_> {
             if self.session.outbox.is_crowded() {
                 return Ok(Feed::Backlog);
             }
-            let crowded = self.expects.len() >= self.session.seat.limits.pipeline_max
-                || self.out.len() > OUT_BYTES_MAX;
+            if self.out.len() > OUT_BYTES_MAX {
+                return Ok(Feed::Room);
+            }
+            self.send_alone();
+            let crowded = self.expects.len() >= self.session.seat.limits.pipeline_max;
             if crowded
                 || self.blocked.is_some()
                 || self.awaits_confirmation()
                 || self.awaits_identity()
             {
                 return Ok(Feed::Wait);
+            }
+            if let Some(feed) = self.upload_first() {
+                return Ok(feed);
             }
             if let Some(len) = self.upload.as_ref().and_then(|upload| upload.end) {
                 if let Some(feed) = self.request(len)? {
@@ -108,13 +113,23 @@ impl Relay<'_> {
 
     /// The route has left this connection's node: nothing more is sent to it.
     fn moved(&mut self) -> Result<Feed, Closed> {
-        if self.upload.is_some() {
-            return Err(Closed::NotCarried);
+        if let Some(upload) = &mut self.upload {
+            if !upload.is_kept() {
+                return Err(Closed::NotCarried);
+            }
+            if self.expects.is_empty() {
+                self.out.clear();
+            }
         }
         if !self.expects.is_empty() || !self.out.is_empty() {
             self.reply_due
                 .get_or_insert_with(|| Instant::now() + OLD_REPLY_WAIT);
             return Ok(Feed::Wait);
+        }
+        if self.blocked.is_some() {
+            // It has not been sent here, and is sent there.
+            self.owe_again();
+            return Ok(Feed::Room);
         }
         match self.keeps {
             Keeps::Nothing if self.is_clean() => Ok(Feed::Leave),
@@ -206,12 +221,15 @@ impl Relay<'_> {
             return Ok(Feed::Hold);
         }
         // Only now is something of it on this connection that no other can continue.
-        self.upload.get_or_insert(Upload { verdict, end: None });
+        let seat = &session.seat;
+        let upload = self
+            .upload
+            .get_or_insert_with(|| Upload::new(verdict, seat));
         let ready = session.scanner.pos().min(session.input.len());
-        self.out
-            .extend_from_slice(session.input.get(..ready).unwrap_or_default());
         session.scanner.consumed(ready);
-        session.input.advance(ready);
+        let piece = session.input.split_to(ready).freeze();
+        self.out.extend_from_slice(&piece);
+        upload.keep(piece);
         Ok(Feed::Read)
     }
 

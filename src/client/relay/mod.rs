@@ -15,6 +15,7 @@
 //! * [`carry`]: leaves a node that is not master any more.
 //! * [`reopen`]: what was open on the old master is opened again on the new one.
 //! * [`requeue`]: the same for a transaction, when the client goes on with it.
+//! * [`upload`]: large requests on their way, piece by piece.
 //! * [`tracking`]: client-side caching, as the session has switched it on.
 //!
 //! **Invariants:** no byte of a write passes a closed gate unless the server cannot execute it
@@ -33,6 +34,7 @@ mod requeue;
 mod shown;
 mod tracking;
 mod tunnel;
+mod upload;
 
 use std::collections::{HashSet, VecDeque};
 use std::future::{Future, poll_fn};
@@ -47,12 +49,13 @@ use tokio_util::io::poll_read_buf;
 use self::pauses::Pausing;
 use self::shown::Shown;
 use self::tracking::{Change, Tracking};
+use self::upload::Upload;
 use super::links::NodeLinks;
 use super::local::OwnLink;
 use super::outbox::OutboxState;
 use super::session::Session;
 use super::state::{Blocked, Closed, Transaction};
-use crate::resp::command::{Local, Path, Pin, SubKind, Verdict};
+use crate::resp::command::{Local, Path, Pin, SubKind};
 use crate::resp::scan::{Form, Request};
 use crate::shard::gate::{Gate, GateWatch, Receiver};
 use crate::upstream::connection::{Connection, poll_write_all};
@@ -159,8 +162,10 @@ enum Keeps {
 enum Feed {
     /// More bytes of the client.
     Read,
-    /// Replies of the server, or room towards it.
+    /// Replies of the server.
     Wait,
+    /// Room towards the server.
+    Room,
     /// The client: it leaves too many replies untaken.
     Backlog,
     /// The gate.
@@ -181,14 +186,6 @@ enum Feed {
     Scripts(usize),
     /// An answer of the session itself to the `len` bytes in front.
     Answer(Local, usize),
-}
-
-/// A request that is too large to be collected, being passed on in pieces.
-#[derive(Debug)]
-struct Upload {
-    verdict: Verdict,
-    /// The rest of it is here, this many bytes, and waits for the gate.
-    end: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -353,7 +350,7 @@ impl<'s> Relay<'s> {
                     continue;
                 }
                 Feed::Hold => self.note_held()?,
-                Feed::Read | Feed::Wait | Feed::Backlog => self.held_since = None,
+                Feed::Read | Feed::Wait | Feed::Room | Feed::Backlog => self.held_since = None,
             }
             self.show();
             self.wait(&feed).await?;
@@ -501,10 +498,9 @@ impl<'s> Relay<'s> {
         {
             return Poll::Ready(Woken::Events);
         }
-        let had_out = self.out.len();
         match self.poll_out(context) {
             Poll::Ready(Err(_)) => return Poll::Ready(Woken::LinkEnded),
-            Poll::Ready(Ok(())) if had_out > OUT_BYTES_MAX => return Poll::Ready(Woken::Events),
+            Poll::Ready(Ok(())) if *feed == Feed::Room => return Poll::Ready(Woken::Events),
             _ => {}
         }
         let mut woken = Poll::Pending;

@@ -20,6 +20,9 @@ impl Relay<'_> {
     pub(super) fn reopen(&mut self) {
         self.wear_name();
         self.flushed = false;
+        if let Some(upload) = &mut self.upload {
+            upload.begin_again();
+        }
         self.reply_due = Some(Instant::now() + self.session.seat.limits.call_deadline());
         for request in self.session.modes.requests() {
             self.again(request, Again::Mode);
