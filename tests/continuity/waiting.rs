@@ -190,18 +190,16 @@ async fn until_blocked(shard: &Shard, count: usize) {
     .await;
 }
 
-/// Waits until `XREAD` is the last command of a connection to one of the nodes.
-async fn until_read(shard: &Shard) {
-    let mut wires = [shard.wire(0).await, shard.wire(1).await];
-    wait_until("a reader waits on a server", async || {
-        let mut reads = false;
-        for wire in &mut wires {
-            let list = wire.run("CLIENT LIST").await.unwrap().text();
-            reads |= list.contains(" cmd=xread");
-        }
-        reads
-    })
-    .await;
+/// Connections to either node whose last command was an `XREAD`.
+async fn reading(wires: &mut [Wire; 2]) -> Vec<(usize, String)> {
+    let mut reading = Vec::new();
+    for (node, wire) in wires.iter_mut().enumerate() {
+        let list = wire.run("CLIENT LIST").await.unwrap().text();
+        let lines = list.lines().filter(|line| line.contains(" cmd=xread"));
+        let ids = lines.filter_map(|line| line.split(' ').next());
+        reading.extend(ids.map(|id| (node, id.to_owned())));
+    }
+    reading
 }
 
 async fn switch(shard: &Shard, proxy: &Proxy, to: usize) {
@@ -251,14 +249,22 @@ async fn check_from_now_on(shard: Shard) {
 async fn read_from_now_on(shard: &Shard, proxy: &Proxy, work: &Work, end: &Work) {
     let mut reader = client(proxy).await;
     let mut writer = client(proxy).await;
+    let mut wires = [shard.wire(0).await, shard.wire(1).await];
     let mut number = 0;
     while !end.is_over() {
         number += 1;
+        // Another command is the last one of the connection that is used next.
+        assert!(reader.run("UNWATCH").await.unwrap().ok());
+        let before = reading(&mut wires).await;
         let read = [
             "XREAD", "BLOCK", "0", "STREAMS", "other", "stream", "$", "$",
         ];
         reader.send(&read).await.unwrap();
-        until_read(shard).await;
+        wait_until("the reader waits on a server", async || {
+            let now = reading(&mut wires).await;
+            now.iter().any(|one| !before.contains(one))
+        })
+        .await;
         for half in ["a", "b"] {
             let added = writer
                 .run(&format!("XADD stream * number {number}{half}"))

@@ -248,8 +248,10 @@ impl Relay<'_> {
 
     /// Whether a hold waits for the blocked command.
     pub(super) fn is_called_back(&self) -> bool {
-        let holding = self.session.seat.gate.state() == GateState::Holding;
-        holding
+        let gate = &self.session.seat.gate;
+        // What waits already on the node that the release leads to stays there.
+        let fence_ahead = gate.state() == GateState::Holding && !gate.is_moving();
+        fence_ahead
             && self
                 .blocked
                 .as_ref()
