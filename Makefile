@@ -19,6 +19,7 @@ demo: build ## five switchovers under load with proof; options in DEMO_ARGS="--s
 
 test: setup-clients ## all tests; servers are started and ended by the tests themselves
 	POINTSMAN_CLIENTS=required cargo test
+	@$(MAKE) --no-print-directory test-suite test-suite-switching
 
 test-clients: setup-clients ## only the tests of real client libraries through switchovers
 	POINTSMAN_CLIENTS=required cargo test --test real_clients

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use tokio::time::sleep;
 
 use super::admin::Admin;
-use super::servers::free_port;
+use super::servers::free_ports;
 use super::workspace::{Started, Workspace};
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
@@ -57,7 +57,7 @@ impl Proxy {
         nodes: &[String],
         settings: &Settings,
     ) -> anyhow::Result<Proxy> {
-        let (port, admin_port) = (free_port()?, free_port()?);
+        let [port, admin_port] = free_ports()?;
         let addr = format!("127.0.0.1:{port}");
         let admin = Admin {
             addr: format!("127.0.0.1:{admin_port}"),
