@@ -7,6 +7,7 @@
 //!
 //! * [`feed`]: requests, client to server.
 //! * [`ask`]: commands about the session itself.
+//! * [`expects`]: what the server owes.
 //! * [`deal`]: replies, server to client.
 //! * [`tunnel`]: bytes both ways, for what is not requests and replies.
 //! * [`shown`]: what others see of the session meanwhile.
@@ -26,6 +27,7 @@ mod ask;
 mod blocking;
 mod carry;
 mod deal;
+mod expects;
 mod feed;
 mod pauses;
 mod reach;
@@ -36,7 +38,7 @@ mod tracking;
 mod tunnel;
 mod upload;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
@@ -46,9 +48,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::io::poll_read_buf;
 
+use self::expects::{Again, Awaited, Expect, Expects};
 use self::pauses::Pausing;
 use self::shown::Shown;
-use self::tracking::{Change, Tracking};
+use self::tracking::Tracking;
 use self::upload::Upload;
 use super::links::NodeLinks;
 use super::local::OwnLink;
@@ -57,7 +60,7 @@ use super::session::Session;
 use super::state::{Blocked, Closed, Transaction};
 use crate::resp::command::{Local, Path, Pin, SubKind};
 use crate::resp::scan::{Form, Request};
-use crate::shard::gate::{Gate, GateWatch, Receiver};
+use crate::shard::gate::{GateWatch, Receiver};
 use crate::upstream::connection::{Connection, poll_write_all};
 pub(super) use ask::Queued;
 
@@ -67,83 +70,6 @@ const OUT_BYTES_MAX: usize = 256 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// How long the old master may take to answer what it was sent before the route left it.
 const OLD_REPLY_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// One reply the server owes, and what it means to the relay.
-#[derive(Debug)]
-pub(super) struct Expect {
-    what: Awaited,
-    /// Counted at the gate as a write in flight.
-    write: bool,
-    /// The client asked not to see it.
-    mute: bool,
-}
-
-#[derive(Debug)]
-enum Awaited {
-    Plain,
-    /// What it leaves on the connection is not known, unless the server does not know it either.
-    Sticky,
-    ScriptFlush,
-    Multi,
-    Queued,
-    /// `EXEC`, `DISCARD`, `UNWATCH`: the connection is clean after it, unless it is refused.
-    Cleaning,
-    /// `EXEC` of a transaction with commands about the session in it.
-    Exec(Vec<Queued>),
-    /// A command about the session.
-    Session(Local, Bytes),
-    /// Takes back what such a command left on the connection.
-    TakeBack,
-    /// A command that waits on the server.
-    Blocking,
-    /// The last entry of a stream that is read from now on; the place of that `$`.
-    LastId(usize),
-    /// Confirmations of a (un)subscription, one per channel.
-    Confirm(SubKind, usize),
-    /// `CLIENT TRACKING`, `CLIENT CACHING`: what they ask for is done when the server agrees.
-    Tracking(Box<Change>),
-    /// What the server says of tracking, for the proxy; the redirection that the client named.
-    TrackingInfo(Option<u64>),
-    /// What was open on another master is being opened again: not for the client.
-    Again(Again),
-    /// Sent by the proxy; its reply is not for the client.
-    Swallow,
-    /// The client gets this instead of the reply.
-    Substitute(Vec<u8>),
-}
-
-impl Awaited {
-    /// Whether what `CLIENT CACHING` said before counted for this command.
-    fn ends_caching(&self) -> bool {
-        matches!(
-            self,
-            Self::Plain
-                | Self::Cleaning
-                | Self::Blocking
-                | Self::Confirm(..)
-                | Self::Sticky
-                | Self::ScriptFlush
-        )
-    }
-}
-
-/// A step of opening again what was open on another master.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Again {
-    /// A mode of the connection is on.
-    Mode,
-    /// Tracking; when it is on, the client forgets its cache.
-    Tracking,
-    Caching,
-    /// Confirmations of subscriptions, this many.
-    Subscribed(usize),
-    Monitor,
-    /// The transaction, and each command of its queue.
-    Multi,
-    Queued,
-    /// Answered when the command behind it waits on the server.
-    Registered,
-}
 
 /// Why the connection cannot be given back yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,10 +202,7 @@ impl<'s> Relay<'s> {
             link,
             link_ended: false,
             out: BytesMut::new(),
-            expects: Expects {
-                queue: VecDeque::new(),
-                gate,
-            },
+            expects: Expects::new(gate),
             transaction: None,
             watching: false,
             watch_lost: false,
@@ -559,34 +482,6 @@ impl<'s> Relay<'s> {
 
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         poll_write_all(&self.link.write, &mut self.out, context)
-    }
-}
-
-/// What the server owes, oldest first. Dropped with the relay: writes without a reply have ended
-/// as far as the gate is concerned.
-struct Expects {
-    queue: VecDeque<Expect>,
-    gate: Rc<Gate>,
-}
-
-impl std::ops::Deref for Expects {
-    type Target = VecDeque<Expect>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.queue
-    }
-}
-
-impl std::ops::DerefMut for Expects {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.queue
-    }
-}
-
-impl Drop for Expects {
-    fn drop(&mut self) {
-        self.gate
-            .write_ended(self.queue.iter().filter(|expect| expect.write).count());
     }
 }
 

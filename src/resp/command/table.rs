@@ -41,6 +41,7 @@ const READ: Verdict = lane(Class::Read, false);
 const WRITE: Verdict = lane(Class::Write, true);
 /// Reads or writes by its arguments, its script or the state of the key.
 const MAY_WRITE: Verdict = lane(Class::MayWrite, true);
+const SCRIPT: Verdict = pinned_write(Class::MayWrite, Pin::OneShot);
 const PUBLISH: Verdict = lane(Class::PubSub, true);
 const ADMIN: Verdict = lane(Class::Admin, false);
 /// A command with subcommands, without one: the server answers with an error.

@@ -165,6 +165,14 @@ fn commands_that_look_like_reads_but_move_the_log_are_held() {
 }
 
 #[test]
+fn scripts_keep_off_lanes_where_they_would_block_their_neighbours() {
+    let own = Path::Pinned(Pin::OneShot);
+    check("EVAL s 0", MayWrite, true, own);
+    check("FCALL f 0", MayWrite, true, own);
+    check("EVALSHA_RO s 0", Read, false, own);
+}
+
+#[test]
 fn reads_are_never_held() {
     for line in [
         "GET k",

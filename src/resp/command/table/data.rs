@@ -1,7 +1,9 @@
 //! Commands on keys, values and scripts of Redis (up to 8.6) and Valkey (up to 9.1). Kvrocks
 //! implements most of them under the same names.
 
-use super::{BLOCKING_WRITE, MAY_WRITE, READ, READ_ONE_SHOT, Row, STEP, WRITE, WRITE_ONE_SHOT};
+use super::{
+    BLOCKING_WRITE, MAY_WRITE, READ, READ_ONE_SHOT, Row, SCRIPT, STEP, WRITE, WRITE_ONE_SHOT,
+};
 
 pub(super) const ROWS: &[Row] = &[
     // Keys of any type.
@@ -228,11 +230,11 @@ pub(super) const ROWS: &[Row] = &[
     ("VREM", WRITE),
     ("VSETATTR", WRITE),
     // Scripts: what runs inside is known to nobody outside, so only the _RO forms count as reads.
-    // Redis and Valkey run scripts on a client of their own, Kvrocks on the caller's connection.
-    ("EVAL", MAY_WRITE),
-    ("EVALSHA", MAY_WRITE),
-    ("FCALL", MAY_WRITE),
-    ("EVAL_RO", READ),
-    ("EVALSHA_RO", READ),
-    ("FCALL_RO", READ),
+    // One that runs for long blocks its connection, while every other is told BUSY: no lane for it.
+    ("EVAL", SCRIPT),
+    ("EVALSHA", SCRIPT),
+    ("FCALL", SCRIPT),
+    ("EVAL_RO", READ_ONE_SHOT),
+    ("EVALSHA_RO", READ_ONE_SHOT),
+    ("FCALL_RO", READ_ONE_SHOT),
 ];

@@ -1,0 +1,125 @@
+//! What the server owes the relay, and what each reply means to it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::ask::Queued;
+use super::tracking::Change;
+use crate::resp::command::{Local, SubKind};
+use crate::shard::gate::Gate;
+
+/// One reply the server owes, and what it means to the relay.
+#[derive(Debug)]
+pub(super) struct Expect {
+    pub(super) what: Awaited,
+    /// Counted at the gate as a write in flight.
+    pub(super) write: bool,
+    /// The client asked not to see it.
+    pub(super) mute: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Awaited {
+    Plain,
+    /// What it leaves on the connection is not known, unless the server does not know it either.
+    Sticky,
+    ScriptFlush,
+    Multi,
+    Queued,
+    /// `EXEC`, `DISCARD`, `UNWATCH`: the connection is clean after it, unless it is refused.
+    Cleaning,
+    /// `EXEC` of a transaction with commands about the session in it.
+    Exec(Vec<Queued>),
+    /// A command about the session.
+    Session(Local, Bytes),
+    /// Takes back what such a command left on the connection.
+    TakeBack,
+    /// A command that waits on the server.
+    Blocking,
+    /// The last entry of a stream that is read from now on; the place of that `$`.
+    LastId(usize),
+    /// Confirmations of a (un)subscription, one per channel.
+    Confirm(SubKind, usize),
+    /// `CLIENT TRACKING`, `CLIENT CACHING`: what they ask for is done when the server agrees.
+    Tracking(Box<Change>),
+    /// What the server says of tracking, for the proxy; the redirection that the client named.
+    TrackingInfo(Option<u64>),
+    /// What was open on another master is being opened again: not for the client.
+    Again(Again),
+    /// Sent by the proxy; its reply is not for the client.
+    Swallow,
+    /// The client gets this instead of the reply.
+    Substitute(Vec<u8>),
+}
+
+impl Awaited {
+    /// Whether what `CLIENT CACHING` said before counted for this command.
+    pub(super) fn ends_caching(&self) -> bool {
+        matches!(
+            self,
+            Self::Plain
+                | Self::Cleaning
+                | Self::Blocking
+                | Self::Confirm(..)
+                | Self::Sticky
+                | Self::ScriptFlush
+        )
+    }
+}
+
+/// A step of opening again what was open on another master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// A mode of the connection is on.
+    Mode,
+    /// Tracking; when it is on, the client forgets its cache.
+    Tracking,
+    Caching,
+    /// Confirmations of subscriptions, this many.
+    Subscribed(usize),
+    Monitor,
+    /// The transaction, and each command of its queue.
+    Multi,
+    Queued,
+    /// Answered when the command behind it waits on the server.
+    Registered,
+}
+
+/// What the server owes, oldest first. Dropped with the relay: writes without a reply have ended
+/// as far as the gate is concerned.
+pub(super) struct Expects {
+    queue: VecDeque<Expect>,
+    gate: Rc<Gate>,
+}
+
+impl Expects {
+    pub(super) fn new(gate: Rc<Gate>) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            gate,
+        }
+    }
+}
+
+impl std::ops::Deref for Expects {
+    type Target = VecDeque<Expect>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.queue
+    }
+}
+
+impl std::ops::DerefMut for Expects {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.queue
+    }
+}
+
+impl Drop for Expects {
+    fn drop(&mut self) {
+        self.gate
+            .write_ended(self.queue.iter().filter(|expect| expect.write).count());
+    }
+}
