@@ -3,9 +3,9 @@
 //! The server is asked about a client that no server has, so that it says what is wrong with the
 //! command, or that the user may not kill; whom it hits is decided here.
 //!
-//! **Invariant:** only clients of the proxy are hit, of its own shard. Replicas, the link to a
-//! master, and clients that are connected to the node itself are the node's business: nobody of
-//! type `replica` or `master` is found.
+//! **Invariant:** only clients of the proxy are hit, of its own shard; of replicas those that are
+//! attached through it. The link to a master, and whoever is connected to the node itself, are the
+//! node's business.
 
 use bytes::BytesMut;
 
@@ -33,7 +33,8 @@ pub struct Kill {
 enum Kind {
     Normal,
     PubSub,
-    /// Of servers, not of clients.
+    Replica,
+    /// Not a client.
     Other,
 }
 
@@ -66,6 +67,7 @@ impl Kill {
                     kill.kind = Some(match value.to_ascii_lowercase().as_slice() {
                         b"normal" => Kind::Normal,
                         b"pubsub" => Kind::PubSub,
+                        b"replica" | b"slave" => Kind::Replica,
                         _ => Kind::Other,
                     });
                 }
@@ -94,7 +96,9 @@ impl Kill {
 
     pub fn means(&self, entry: &Entry, caller: u64) -> bool {
         let presence = &entry.presence;
-        let kind = if presence.is_subscribed() {
+        let kind = if presence.is_replica() {
+            Kind::Replica
+        } else if presence.is_subscribed() {
             Kind::PubSub
         } else {
             Kind::Normal

@@ -38,6 +38,8 @@ pub struct Presence {
     wanted: AtomicBool,
     blocked: AtomicBool,
     subscribed: AtomicBool,
+    /// Its connection is a tunnel: to the server it is a replica.
+    replicates: AtomicBool,
     active: AtomicBool,
     idle_since_s: AtomicU64,
     command: [AtomicU64; NAME_BYTES_MAX / 8],
@@ -53,6 +55,7 @@ impl Presence {
             wanted: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             subscribed: AtomicBool::new(false),
+            replicates: AtomicBool::new(false),
             active: AtomicBool::new(false),
             idle_since_s: AtomicU64::new(0),
             command: Default::default(),
@@ -110,6 +113,14 @@ impl Presence {
 
     pub(super) fn blocks(&self, blocked: bool) {
         self.blocked.store(blocked, Relaxed);
+    }
+
+    pub fn is_replica(&self) -> bool {
+        self.replicates.load(Relaxed)
+    }
+
+    pub(super) fn replicates(&self, replicates: bool) {
+        self.replicates.store(replicates, Relaxed);
     }
 
     pub fn is_subscribed(&self) -> bool {

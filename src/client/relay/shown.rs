@@ -20,6 +20,7 @@ impl Drop for Shown {
         self.0.has_upstream(None);
         self.0.blocks(false);
         self.0.subscribes(false);
+        self.0.replicates(false);
     }
 }
 

@@ -46,6 +46,7 @@ impl Relay<'_> {
         }
         self.out.extend_from_slice(&self.session.input);
         self.session.input.clear();
+        self.shown.0.replicates(true);
         poll_fn(|context| self.poll_tunnel(context, Tunnel::Open)).await?;
         Ok(())
     }
