@@ -57,8 +57,9 @@ impl Session {
             return Ok(Some(text_of(&answer.0)));
         }
         links.pool.give_back(connection);
-        let refused = answer.0.starts_with(b"-NOPERM") || answer.0.starts_with(b"-NOAUTH");
-        Ok(refused.then(|| text_of(&answer.0)))
+        // Only what the command itself finds wrong shows that it was reached.
+        let reached = answer.0.starts_with(b"-ERR FAILOVER");
+        Ok((!reached).then(|| text_of(&answer.0)))
     }
 }
 

@@ -14,6 +14,8 @@ use crate::resp::scan::{args, write_request};
 
 /// The address of no client.
 const NOBODY: &[u8] = b"-";
+/// The id of no client.
+const NO_ID: &[u8] = b"9223372036854775807";
 
 /// Whom to kill.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,19 @@ impl Kill {
         asked
     }
 
+    /// The same where conditions are alternatives and anybody may kill, as on Kvrocks: none of the
+    /// client's own may get there.
+    pub fn about_nobody_there(request: &[u8]) -> BytesMut {
+        let words: [&[u8]; 4] = match Self::read(request) {
+            Some(kill) if kill.old_form => return Self::about_nobody(request),
+            Some(_) if args(request).count() > 2 => [b"CLIENT", b"KILL", b"ID", NO_ID],
+            _ => [b"CLIENT", b"KILL", b"ID", b"-"],
+        };
+        let mut asked = BytesMut::new();
+        write_request(&mut asked, &words);
+        asked
+    }
+
     pub fn means(&self, entry: &Entry, caller: u64) -> bool {
         let presence = &entry.presence;
         let kind = if presence.is_replica() {
@@ -145,6 +160,18 @@ mod tests {
         assert_eq!(asked("CLIENT KILL"), "CLIENT KILL");
         assert_eq!(asked("CLIENT KILL 1.2.3.4:5"), "CLIENT KILL -");
         assert_eq!(asked("CLIENT KILL ID 5"), "CLIENT KILL ID 5 ADDR -");
+        let there = |line: &str| {
+            let asked = Kill::about_nobody_there(&request(line));
+            args(&asked).skip(2).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        for line in [
+            "CLIENT KILL ID 5",
+            "CLIENT KILL TYPE normal",
+            "CLIENT KILL ADDR 1.2.3.4:5 SKIPME no",
+        ] {
+            assert_eq!(there(line), [b"ID", NO_ID], "{line}");
+        }
+        assert_eq!(there("CLIENT KILL TYPE normal ID x"), [b"ID", NOBODY]);
         assert_eq!(asked("CLIENT KILL ID 5 x"), "CLIENT KILL ID 5 x ADDR -");
     }
 

@@ -343,7 +343,12 @@ impl Seat {
         };
         match Connection::dial(&links.node, identity, self.limits.connect_timeout).await {
             Ok(connection) => links.pool.give_back(connection),
-            Err(DialError::Refused { .. }) => {
+            // A server that is full or busy says nothing about the user.
+            Err(DialError::Refused { reply, .. })
+                if [&b"-WRONGPASS"[..], b"-NOAUTH", b"-ERR Invalid password"]
+                    .iter()
+                    .any(|begin| reply.starts_with(begin)) =>
+            {
                 for (_, present) in self.present.borrow().iter() {
                     if present.identity == *identity {
                         present.outbox.kill();

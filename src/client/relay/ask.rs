@@ -8,11 +8,16 @@
 use bytes::{Bytes, BytesMut};
 
 use super::super::heard::asked;
+use super::super::kill::Kill;
 use super::super::state::Closed;
+use super::feed::{POISON, QUEUED};
 use super::{Awaited, Expect, Feed, Relay};
 use crate::resp::command::Local;
 use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, args, write_request};
 use crate::upstream::lane::ReplySink;
+
+/// Commands about the session in one transaction.
+const LOCALS_MAX: usize = 10_000;
 
 /// A command about the session that was queued in a transaction.
 #[derive(Debug)]
@@ -67,18 +72,35 @@ impl Relay<'_> {
 
     /// Sends a command about the session, or what stands for it.
     pub(super) fn ask(&mut self, local: Local, request: Bytes) {
-        let asked = asked(local, &request);
+        let lets_go = self.session.seat.master_lets_go();
+        let asked = match local {
+            Local::ClientKill if !lets_go => Kill::about_nobody_there(&request).freeze(),
+            _ => asked(local, &request),
+        };
         self.ask_in_words(local, request, &asked);
     }
 
     pub(super) fn ask_in_words(&mut self, local: Local, request: Bytes, asked: &Bytes) {
+        if self.is_broken() {
+            return self.send_own(POISON, Awaited::Substitute(QUEUED.to_vec()));
+        }
         if let Some(open) = &mut self.transaction {
+            if open.locals.len() >= LOCALS_MAX {
+                let text = format!("-ERR more than {LOCALS_MAX} commands about the session\r\n");
+                open.failed = true;
+                open.push(POISON);
+                return self.send_own(POISON, Awaited::Substitute(text.into_bytes()));
+            }
             open.locals.push(Queued {
                 at: open.commands,
                 local,
-                request,
+                request: Bytes::copy_from_slice(&request),
             });
             open.push(asked);
+            // It has an id in it that means somebody else on another node.
+            if local == Local::ClientUnblock {
+                open.forget();
+            }
             self.send(asked, Awaited::Queued, false);
         } else {
             self.send(asked, Awaited::Session(local, request), false);

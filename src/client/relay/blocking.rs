@@ -275,6 +275,16 @@ impl Relay<'_> {
             while self.expects.back().is_some_and(|last| is_of_it(&last.what)) {
                 self.expects.pop_back();
             }
+            // What was asked before it has no answer, or its own answer broke off.
+            if self.expects.iter().any(|expect| expect.write) {
+                return Err(Closed::AmbiguousWrite);
+            }
+            if !self.expects.is_empty()
+                || !self.link.input.is_empty()
+                || self.link.scanner.mid_reply()
+            {
+                return Err(Closed::UpstreamLost);
+            }
             self.owe_again();
         }
         Ok(())

@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use super::super::state::Closed;
 use super::ask::only_refused;
 use super::{Again, Awaited, Expect, Keeps, Relay};
-use crate::resp::command::SubKind;
+use crate::resp::command::{Local, SubKind};
 use crate::resp::scan::{Reply, ReplyKind};
 use crate::upstream::lane::ReplySink;
 
@@ -116,7 +116,10 @@ impl Relay<'_> {
         let Some(mut expect) = self.expects.pop_front() else {
             return;
         };
-        if matches!(expect.what, Awaited::Blocking) && self.was_let_go(bytes) {
+        if matches!(expect.what, Awaited::Blocking)
+            && kind == ReplyKind::Error
+            && self.was_let_go(bytes)
+        {
             self.unblocked_by_server(bytes, expect.mute);
             return;
         }
@@ -139,7 +142,7 @@ impl Relay<'_> {
         if expect.write {
             self.session.seat.gate.write_ended(1);
         }
-        self.settle_pause(kind);
+        self.settle_pause(&expect.what, kind, bytes);
         if expect.what.ends_caching() {
             self.tracking.command_executed();
         }
@@ -173,6 +176,8 @@ impl Relay<'_> {
             Awaited::TrackingInfo(redirect) => self.tracking_told(bytes, redirect),
             Awaited::Again(again) => self.settle_again(again, kind, bytes),
             Awaited::Session(local, request) => {
+                // Options that were read before the wrong one may have been acted on.
+                self.spent |= kind == ReplyKind::Error && local == Local::Hello;
                 self.session_answered(local, &request, bytes, expect.mute);
             }
             Awaited::Exec(queued) => {
@@ -181,7 +186,10 @@ impl Relay<'_> {
                     self.keeps_unknown();
                 }
             }
-            Awaited::TakeBack if kind == ReplyKind::Error => self.spent = true,
+            Awaited::TakeBack => {
+                self.spent |= kind == ReplyKind::Error;
+                self.receiver_settled();
+            }
             Awaited::Substitute(answer) if !expect.mute => self.session.outbox.push(&answer),
             _ => {}
         }

@@ -14,8 +14,8 @@ use crate::resp::scan::{Form, Request, RequestScanner, args};
 use crate::upstream::identity::Resp;
 
 /// A command that no server knows: queued in a transaction, it makes `EXEC` refuse all of it.
-const POISON: &[u8] = b"*1\r\n$17\r\nPOINTSMAN.REFUSED\r\n";
-const QUEUED: &[u8] = b"+QUEUED\r\n";
+pub(super) const POISON: &[u8] = b"*1\r\n$17\r\nPOINTSMAN.REFUSED\r\n";
+pub(super) const QUEUED: &[u8] = b"+QUEUED\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// Channels and patterns one session may be subscribed to.
@@ -60,7 +60,7 @@ impl Relay<'_> {
             {
                 return Ok(Feed::Wait);
             }
-            if let Some(feed) = self.upload_first() {
+            if let Some(feed) = self.upload_first()? {
                 return Ok(feed);
             }
             if let Some(len) = self.upload.as_ref().and_then(|upload| upload.end) {

@@ -5,7 +5,7 @@
 //! the `EXEC` of a transaction with one in it, is sent.
 
 use super::super::pause::Noted;
-use super::Relay;
+use super::{Awaited, Relay};
 use crate::resp::command::{Path, Pin, Verdict};
 use crate::resp::scan::{ReplyKind, args};
 
@@ -57,11 +57,14 @@ impl Relay<'_> {
         }
     }
 
-    pub(super) fn settle_pause(&mut self, kind: ReplyKind) {
+    /// A transaction that was not executed answers null, or was replaced by a `DISCARD`.
+    pub(super) fn settle_pause(&mut self, what: &Awaited, kind: ReplyKind, reply: &[u8]) {
+        let null = reply.starts_with(b"*-1") || reply.starts_with(b"_");
+        let done = kind != ReplyKind::Error && !null && !matches!(what, Awaited::Substitute(_));
         let pause = &self.session.seat.pause;
-        match (self.pausing.take(), kind) {
-            (Some(Pausing::Begins(noted)), ReplyKind::Error) => pause.forget(noted),
-            (Some(Pausing::Ends), kind) if kind != ReplyKind::Error => pause.end(),
+        match self.pausing.take() {
+            Some(Pausing::Begins(noted)) if !done => pause.forget(noted),
+            Some(Pausing::Ends) if done => pause.end(),
             _ => {}
         }
     }

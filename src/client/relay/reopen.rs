@@ -81,13 +81,9 @@ impl Relay<'_> {
 
     /// Whether replies are due that say what the session is on this connection.
     pub(super) fn is_reopening(&self) -> bool {
-        matches!(
-            self.expects.front(),
-            Some(Expect {
-                what: Awaited::Again(_),
-                ..
-            })
-        )
+        // The session's name goes first.
+        let mut first = self.expects.iter().take(2);
+        first.any(|expect| matches!(expect.what, Awaited::Again(_)))
     }
 
     /// What the server said to one step of the batch.

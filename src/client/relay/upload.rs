@@ -16,6 +16,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::super::seat::Seat;
+use super::super::state::Closed;
 use super::{Feed, OUT_BYTES_MAX, Relay};
 use crate::resp::command::Verdict;
 
@@ -113,15 +114,19 @@ impl Drop for Upload {
 
 impl Relay<'_> {
     /// What has to be waited for before the upload under way can go on.
-    pub(super) fn upload_first(&mut self) -> Option<Feed> {
+    pub(super) fn upload_first(&mut self) -> Result<Option<Feed>, Closed> {
         if self.upload.as_ref().is_none_or(Upload::is_given) {
-            return None;
+            return Ok(None);
         }
         // It belongs to a transaction that has to be open before.
         if let Some(feed) = self.reopen_transaction() {
-            return Some(feed);
+            return Ok(Some(feed));
         }
-        (!self.upload_again()).then_some(Feed::Room)
+        // Nothing can stand for the rest of it, which is still to come.
+        if self.is_broken() {
+            return Err(Closed::NotCarried);
+        }
+        Ok((!self.upload_again()).then_some(Feed::Room))
     }
 
     /// Sends again what another master was sent of an upload, as much as there is room for. Says

@@ -96,7 +96,11 @@ impl Session {
         &mut self,
         request: &[u8],
     ) -> Result<Option<String>, Closed> {
-        let _admitted = self.admit_load().await?;
+        let _admitted = match self.admit_load().await? {
+            Admission::Free => None,
+            Admission::Granted(admitted) => Some(admitted),
+            Admission::Denied => return Ok(Some(self.budget_spent_text())),
+        };
         let (epoch, links, own) = match self.connect_own().await? {
             Ok(own) => own,
             Err(text) => return Ok(Some(text)),
@@ -127,19 +131,29 @@ impl Session {
 
 impl Session {
     /// Kvrocks replicates what is loaded: there it is a write, and waits at the gate as one.
-    async fn admit_load(&mut self) -> Result<Option<Admitted>, Closed> {
+    async fn admit_load(&mut self) -> Result<Admission, Closed> {
         if !self.seat.reads_scripts_alone() {
-            return Ok(None);
+            return Ok(Admission::Free);
         }
         if !self.seat.gate.is_open() && self.wait_at_gate(None).await? == Waited::BudgetSpent {
-            return Ok(None);
+            return Ok(Admission::Denied);
         }
         let gate = Rc::clone(&self.seat.gate);
-        Ok(gate.is_open().then(|| {
-            gate.admit_writes(1);
-            Admitted { gate }
-        }))
+        if !gate.is_open() {
+            return Ok(Admission::Denied);
+        }
+        gate.admit_writes(1);
+        Ok(Admission::Granted(Admitted { gate }))
     }
+}
+
+/// Whether a script may be loaded now.
+enum Admission {
+    /// Loading is no write here.
+    Free,
+    Granted(Admitted),
+    /// The gate stayed closed for longer than a command waits.
+    Denied,
 }
 
 /// A write that is counted at the gate until this is dropped.

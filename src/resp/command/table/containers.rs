@@ -5,7 +5,7 @@
 
 use super::{
     ADMIN, ADMIN_ONE_SHOT, ADMIN_WRITE, ARITY_ERROR, Container, PAUSE, READ, READ_ONE_SHOT, TUNNEL,
-    UNKNOWN, UNPAUSE, WRITE, by_policy, local, pinned, pinned_write,
+    UNKNOWN, UNPAUSE, WRITE, WRITE_ONE_SHOT, by_policy, local, pinned, pinned_write,
 };
 use crate::resp::command::Class::{Admin, Session};
 use crate::resp::command::{Local, Pin};
@@ -60,7 +60,7 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("LOAD", WRITE),
         ("DELETE", WRITE),
         ("RESTORE", WRITE),
-        ("FLUSH", pinned_write(Admin, Pin::ScriptFlush)),
+        ("FLUSH", WRITE_ONE_SHOT),
         ("LIST", READ),
         ("LISTFUNC", READ),
         ("LISTLIB", READ),
