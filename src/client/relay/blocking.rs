@@ -271,20 +271,25 @@ impl Relay<'_> {
         ended.unwrap_or(Err(Closed::NotCarried))?;
         self.link_ended = true;
         if self.blocked.is_some() {
-            let is_of_it = |what: &Awaited| matches!(what, Awaited::Blocking | Awaited::LastId(_));
-            while self.expects.back().is_some_and(|last| is_of_it(&last.what)) {
-                self.expects.pop_back();
+            let is_own = |what: &Awaited| {
+                let again = matches!(what, Awaited::Again(_) | Awaited::TakeBack);
+                again || matches!(what, Awaited::LastId(_) | Awaited::Swallow)
+            };
+            let broken_off = self.link.scanner.mid_reply();
+            let front = self.expects.front().map(|first| &first.what);
+            if broken_off && !front.is_some_and(is_own) {
+                return Err(Closed::UpstreamLost);
             }
-            // What was asked before it has no answer, or its own answer broke off.
+            self.collected.clear();
+            // What the client asked before it has no answer.
+            let is_client = |what: &Awaited| !is_own(what) && !matches!(what, Awaited::Blocking);
             if self.expects.iter().any(|expect| expect.write) {
                 return Err(Closed::AmbiguousWrite);
             }
-            if !self.expects.is_empty()
-                || !self.link.input.is_empty()
-                || self.link.scanner.mid_reply()
-            {
+            if self.expects.iter().any(|expect| is_client(&expect.what)) {
                 return Err(Closed::UpstreamLost);
             }
+            self.expects.clear();
             self.owe_again();
         }
         Ok(())
