@@ -41,9 +41,11 @@ impl From<Bytes> for Heard {
     }
 }
 
-/// What the server is asked in the place of a request; the request itself mostly.
-pub(super) fn asked(local: Local, request: &Bytes) -> Bytes {
+/// What the server is asked in the place of a request; the request itself mostly. `any_condition`:
+/// it kills whoever meets one of the conditions, as Kvrocks does.
+pub(super) fn asked(local: Local, request: &Bytes, any_condition: bool) -> Bytes {
     match local {
+        Local::ClientKill if any_condition => Kill::about_nobody_there(request).freeze(),
         Local::ClientKill => Kill::about_nobody(request).freeze(),
         // The server's ids are not the client's: of the whole list, some lines are told.
         Local::ClientList if matches!(Selection::of(request), Selection::Ids(_)) => {

@@ -1,4 +1,5 @@
 use crate::support::*;
+use crate::two_patient_workers;
 use crate::{id_of, listed, two_workers, until_blocked, value};
 
 #[tokio::test]
@@ -90,10 +91,7 @@ async fn sessions_with_a_connection_of_their_own_show_what_the_server_knows_of_i
 #[tokio::test]
 async fn what_a_client_is_outlives_a_switchover() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy_with(Settings {
-        proxy: "workers = 2".into(),
-        ..patient()
-    });
+    let proxy = shard.proxy_with(two_patient_workers());
     let proxy = proxy.await;
     let mut one = client(&proxy).await;
     let mut other = client(&proxy).await;

@@ -18,6 +18,14 @@ pub fn two_workers() -> Settings {
     proxy_settings("workers = 2")
 }
 
+/// The same, for switchovers on a busy machine.
+pub fn two_patient_workers() -> Settings {
+    Settings {
+        proxy: two_workers().proxy,
+        ..patient()
+    }
+}
+
 pub async fn id_of(client: &mut Wire) -> i64 {
     match client.run("CLIENT ID").await.unwrap() {
         Value::Int(id) => id,

@@ -1,4 +1,5 @@
 use crate::support::*;
+use crate::two_patient_workers;
 use crate::{id_of, listed, two_workers, until_closed, value};
 
 /// Reads `key` through `one` and changes it through `other`; the client `told` learns of it.
@@ -14,12 +15,7 @@ async fn invalidated(one: &mut Wire, other: &mut Wire, told: &mut Wire, key: &st
 #[tokio::test]
 async fn invalidations_reach_the_client_that_is_named_on_this_and_the_next_master() {
     let shard = Shard::redis(1).await;
-    let proxy = shard
-        .proxy_with(Settings {
-            proxy: "workers = 2".into(),
-            ..patient()
-        })
-        .await;
+    let proxy = shard.proxy_with(two_patient_workers()).await;
     let mut other = client(&proxy).await;
     let mut one = client(&proxy).await;
     let mut told = client(&proxy).await;

@@ -1,4 +1,5 @@
 use crate::support::*;
+use crate::two_patient_workers;
 use crate::{id_of, two_workers, until_blocked};
 
 #[tokio::test]
@@ -70,12 +71,7 @@ async fn nobody_else_is_unblocked() {
 #[tokio::test]
 async fn a_client_that_blocked_before_a_switchover_is_unblocked_after_it() {
     let shard = Shard::redis(1).await;
-    let proxy = shard
-        .proxy_with(Settings {
-            proxy: "workers = 2".into(),
-            ..patient()
-        })
-        .await;
+    let proxy = shard.proxy_with(two_patient_workers()).await;
     let mut one = client(&proxy).await;
     let mut blocked = client(&proxy).await;
     let id = id_of(&mut blocked).await;

@@ -8,9 +8,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::super::heard::asked;
-use super::super::kill::Kill;
 use super::super::state::Closed;
-use super::feed::{POISON, QUEUED};
 use super::{Awaited, Expect, Feed, Relay};
 use crate::resp::command::Local;
 use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, args, write_request};
@@ -72,24 +70,19 @@ impl Relay<'_> {
 
     /// Sends a command about the session, or what stands for it.
     pub(super) fn ask(&mut self, local: Local, request: Bytes) {
-        let lets_go = self.session.seat.master_lets_go();
-        let asked = match local {
-            Local::ClientKill if !lets_go => Kill::about_nobody_there(&request).freeze(),
-            _ => asked(local, &request),
-        };
+        let any_condition = !self.session.seat.master_lets_go();
+        let asked = asked(local, &request, any_condition);
         self.ask_in_words(local, request, &asked);
     }
 
     pub(super) fn ask_in_words(&mut self, local: Local, request: Bytes, asked: &Bytes) {
         if self.is_broken() {
-            return self.send_own(POISON, Awaited::Substitute(QUEUED.to_vec()));
+            return self.pretend_queued();
         }
         if let Some(open) = &mut self.transaction {
             if open.locals.len() >= LOCALS_MAX {
-                let text = format!("-ERR more than {LOCALS_MAX} commands about the session\r\n");
-                open.failed = true;
-                open.push(POISON);
-                return self.send_own(POISON, Awaited::Substitute(text.into_bytes()));
+                let line = format!("-ERR more than {LOCALS_MAX} commands about the session\r\n");
+                return self.fail_transaction(line.into_bytes());
             }
             open.locals.push(Queued {
                 at: open.commands,

@@ -271,24 +271,24 @@ impl Relay<'_> {
         ended.unwrap_or(Err(Closed::NotCarried))?;
         self.link_ended = true;
         if self.blocked.is_some() {
-            let is_own = |what: &Awaited| {
-                let again = matches!(what, Awaited::Again(_) | Awaited::TakeBack);
-                again || matches!(what, Awaited::LastId(_) | Awaited::Swallow)
-            };
+            let mut asked = self.expects.iter().filter(|expect| !expect.what.is_own());
             let broken_off = self.link.scanner.mid_reply();
-            let front = self.expects.front().map(|first| &first.what);
-            if broken_off && !front.is_some_and(is_own) {
+            if broken_off
+                && self
+                    .expects
+                    .front()
+                    .is_none_or(|first| !first.what.is_own())
+            {
                 return Err(Closed::UpstreamLost);
             }
-            self.collected.clear();
             // What the client asked before it has no answer.
-            let is_client = |what: &Awaited| !is_own(what) && !matches!(what, Awaited::Blocking);
             if self.expects.iter().any(|expect| expect.write) {
                 return Err(Closed::AmbiguousWrite);
             }
-            if self.expects.iter().any(|expect| is_client(&expect.what)) {
+            if asked.any(|expect| !matches!(expect.what, Awaited::Blocking)) {
                 return Err(Closed::UpstreamLost);
             }
+            self.collected.clear();
             self.expects.clear();
             self.owe_again();
         }

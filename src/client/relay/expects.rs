@@ -55,6 +55,14 @@ pub(super) enum Awaited {
 }
 
 impl Awaited {
+    /// Whether the proxy asked by itself: a connection that is left need not answer it.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(
+            self,
+            Self::Again(_) | Self::TakeBack | Self::LastId(_) | Self::Swallow
+        )
+    }
+
     /// Whether what `CLIENT CACHING` said before counted for this command.
     pub(super) fn ends_caching(&self) -> bool {
         matches!(

@@ -14,8 +14,8 @@ use crate::resp::scan::{Form, Request, RequestScanner, args};
 use crate::upstream::identity::Resp;
 
 /// A command that no server knows: queued in a transaction, it makes `EXEC` refuse all of it.
-pub(super) const POISON: &[u8] = b"*1\r\n$17\r\nPOINTSMAN.REFUSED\r\n";
-pub(super) const QUEUED: &[u8] = b"+QUEUED\r\n";
+const POISON: &[u8] = b"*1\r\n$17\r\nPOINTSMAN.REFUSED\r\n";
+const QUEUED: &[u8] = b"+QUEUED\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// Channels and patterns one session may be subscribed to.
@@ -185,13 +185,10 @@ impl Relay<'_> {
         if session.eof {
             return Err(Closed::ClientGone);
         }
-        if self.upload.is_none() {
-            if let Some(feed) = self.reopen_transaction() {
-                return Ok(feed);
-            }
-            if self.is_broken() {
-                return Err(Closed::NotCarried);
-            }
+        if self.upload.is_none()
+            && let Some(feed) = self.reopen_for_upload()?
+        {
+            return Ok(feed);
         }
         let session = &mut *self.session;
         let verdict = match &self.upload {
@@ -415,8 +412,7 @@ impl Relay<'_> {
             Some(Pin::Multi | Pin::Watch) => self.send(request, Awaited::Queued, false),
             _ => {
                 if self.is_broken() {
-                    // The server has no transaction to queue it in. EXEC will say so.
-                    return self.send_own(POISON, Awaited::Substitute(QUEUED.to_vec()));
+                    return self.pretend_queued();
                 }
                 let asked = self.with_target(request);
                 if let Some(open) = &mut self.transaction {
@@ -523,14 +519,26 @@ impl Relay<'_> {
         self.receiver.get_or_insert_with(|| gate.receive(epoch));
     }
 
+    /// The server has no transaction to queue a command in. `EXEC` will say so.
+    pub(super) fn pretend_queued(&mut self) {
+        self.send_own(POISON, Awaited::Substitute(QUEUED.to_vec()));
+    }
+
+    /// Answers a command of a transaction with an error of ours, which fails the whole of it.
+    pub(super) fn fail_transaction(&mut self, line: Vec<u8>) {
+        if let Some(open) = &mut self.transaction {
+            open.failed = true;
+            open.push(POISON);
+        }
+        self.send_own(POISON, Awaited::Substitute(line));
+    }
+
     /// A command that the proxy does not pass on. In a transaction it must fail the whole of it.
     pub(super) fn refuse(&mut self, len: usize, text: &str) -> Option<Feed> {
         let line = format!("-{text}\r\n").into_bytes();
-        if let Some(open) = &mut self.transaction {
+        if self.transaction.is_some() {
             self.session.input.advance(len);
-            open.failed = true;
-            open.push(POISON);
-            self.send_own(POISON, Awaited::Substitute(line));
+            self.fail_transaction(line);
             return None;
         }
         if !self.expects.is_empty() {

@@ -118,15 +118,20 @@ impl Relay<'_> {
         if self.upload.as_ref().is_none_or(Upload::is_given) {
             return Ok(None);
         }
-        // It belongs to a transaction that has to be open before.
-        if let Some(feed) = self.reopen_transaction() {
+        if let Some(feed) = self.reopen_for_upload()? {
             return Ok(Some(feed));
         }
-        // Nothing can stand for the rest of it, which is still to come.
-        if self.is_broken() {
+        Ok((!self.upload_again()).then_some(Feed::Room))
+    }
+
+    /// The transaction that a large request belongs to has to be open before it. Where that cannot
+    /// be, nothing can stand for the request, whose end is still to come.
+    pub(super) fn reopen_for_upload(&mut self) -> Result<Option<Feed>, Closed> {
+        let feed = self.reopen_transaction();
+        if feed.is_none() && self.is_broken() {
             return Err(Closed::NotCarried);
         }
-        Ok((!self.upload_again()).then_some(Feed::Room))
+        Ok(feed)
     }
 
     /// Sends again what another master was sent of an upload, as much as there is room for. Says
