@@ -160,7 +160,7 @@ async fn every_element_is_consumed_once() {
     check_queue(Shard::redis(1).await, &lines).await;
 }
 
-/// One consumer for a key: of several that wait for one, Kvrocks forgets those that were woken and
+/// One consumer for a list or sorted set: of several that wait for one, Kvrocks forgets those that were woken and
 /// came too late, and their time-outs with them, also without a proxy.
 #[tokio::test]
 async fn every_element_is_consumed_once_on_kvrocks() {
@@ -169,6 +169,7 @@ async fn every_element_is_consumed_once_on_kvrocks() {
         "BLMOVE moved taken LEFT RIGHT TIME",
         "BZPOPMIN sorted TIME",
         "XREADGROUP GROUP group one COUNT 1 BLOCK TIME STREAMS stream >",
+        "XREADGROUP GROUP group two COUNT 1 BLOCK TIME STREAMS stream >",
     ];
     if let Some(shard) = Shard::kvrocks(1).await {
         check_queue(shard, &lines).await;
@@ -191,7 +192,7 @@ async fn until_blocked(shard: &Shard, count: usize) {
 }
 
 /// Connections to either node whose last command was an `XREAD`.
-async fn reading(wires: &mut [Wire; 2]) -> Vec<(usize, String)> {
+async fn reading(wires: &mut [Wire]) -> Vec<(usize, String)> {
     let mut reading = Vec::new();
     for (node, wire) in wires.iter_mut().enumerate() {
         let list = wire.run("CLIENT LIST").await.unwrap().text();
@@ -294,6 +295,51 @@ async fn a_reader_from_now_on_misses_nothing_and_sees_nothing_old() {
 async fn a_reader_from_now_on_of_kvrocks_misses_nothing_and_sees_nothing_old() {
     if let Some(shard) = Shard::kvrocks(1).await {
         check_from_now_on(shard).await;
+    }
+}
+
+/// Of two members of a group that wait for one entry the server tells one that there is nothing; on
+/// Kvrocks it tells it twice.
+#[tokio::test]
+async fn members_that_are_woken_for_nothing_get_one_answer_each_on_kvrocks() {
+    let Some(shard) = Shard::kvrocks(0).await else {
+        return;
+    };
+    let proxy = shard.proxy_with(patient()).await;
+    let mut server = shard.wire(0).await;
+    let mut writer = client(&proxy).await;
+    let made = writer.run("XGROUP CREATE stream group $ MKSTREAM").await;
+    assert!(made.unwrap().ok());
+    let mut members = [client(&proxy).await, client(&proxy).await];
+    for member in &mut members {
+        // From here on each of them has one connection to the server.
+        assert!(member.run("WATCH other").await.unwrap().ok());
+    }
+    for number in 0..40 {
+        for (member, name) in members.iter_mut().zip(["one", "two"]) {
+            let wait = ["XREADGROUP", "GROUP", "group", name, "COUNT", "1"];
+            let whence = ["BLOCK", "0", "STREAMS", "stream", ">"];
+            member.send(&[&wait[..], &whence].concat()).await.unwrap();
+        }
+        wait_until("both members wait", async || {
+            reading(std::slice::from_mut(&mut server)).await.len() == 2
+        })
+        .await;
+        let added = writer.run(&format!("XADD stream * number {number}")).await;
+        assert!(matches!(added.unwrap(), Value::Bulk(_)));
+        let mut answers = Vec::new();
+        for member in &mut members {
+            answers.push(member.reply().await.unwrap());
+            let text = format!("after {number}");
+            assert_eq!(
+                member.call(&["ECHO", &text]).await.unwrap(),
+                Value::bulk(text),
+                "{answers:?}"
+            );
+        }
+        let with_entry = answers.iter().filter(|answer| !answer.items().is_empty());
+        assert_eq!(with_entry.count(), 1, "{answers:?}");
+        assert!(answers.contains(&Value::Null), "{answers:?}");
     }
 }
 

@@ -125,6 +125,7 @@ impl Relay<'_> {
                     | Awaited::Exec(_)
                     | Awaited::TrackingInfo(_)
                     | Awaited::LastId(_)
+                    | Awaited::Silence
             )
         );
         is_read && !self.unasked

@@ -14,6 +14,10 @@
 //! * `$` in `XREAD` means the last entry now. Sent again before any held write it means the same as
 //!   before. Where the server forgets who waits, an entry may have come that was never told of; there
 //!   the last entry is asked for when the command is sent, and that is where it reads on.
+//! * Kvrocks wakes every reader of a stream for each entry, and answers those that find nothing twice:
+//!   that there is nothing, and with an empty array (`OnWrite` of its `XREAD` and `XREADGROUP` goes on
+//!   after the first answer; seen with two members of one group). A `PING` behind such an answer tells
+//!   when the connection is silent; an empty array before its reply is nobody's.
 //!
 //! [`Gate::receive`]: crate::shard::gate::Gate::receive
 
@@ -40,6 +44,8 @@ const TURN_WAIT: Duration = Duration::from_millis(50);
 /// Kvrocks wakes a waiting command some time after it has answered the push, on another thread, and
 /// what the command has taken is lost if its connection is closed just then.
 const WAKE_WAIT: Duration = Duration::from_millis(5);
+/// The answer too many of a reader of streams that Kvrocks woke for nothing.
+pub(super) const SPARE: &[u8] = b"*0\r\n";
 
 impl Relay<'_> {
     /// Passes on a command that waits; `request` is empty when its bytes were not kept.
@@ -137,6 +143,15 @@ impl Relay<'_> {
         let ids = self.blocked.iter_mut().flat_map(|one| &mut one.last_ids);
         for (_, known) in ids.filter(|(place, _)| *place == at) {
             *known = id.clone();
+        }
+    }
+
+    /// The command has its answer.
+    pub(super) fn wait_ended(&mut self, answer: &[u8]) {
+        self.blocked_ended();
+        let is_nothing = matches!(answer, b"*-1\r\n" | b"_\r\n");
+        if is_nothing && !self.session.seat.master_lets_go() {
+            self.expect_own(PING, Awaited::Silence, true);
         }
     }
 

@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes};
 
 use super::super::state::Closed;
 use super::ask::only_refused;
+use super::blocking::SPARE;
 use super::{Again, Awaited, Expect, Keeps, Relay};
 use crate::resp::command::{Local, SubKind};
 use crate::resp::scan::{Reply, ReplyKind};
@@ -96,6 +97,7 @@ impl Relay<'_> {
             Some(Expect { what, .. }) => !matches!(
                 what,
                 Awaited::Swallow
+                    | Awaited::Silence
                     | Awaited::Substitute(_)
                     | Awaited::Again(_)
                     | Awaited::TrackingInfo(_)
@@ -153,7 +155,8 @@ impl Relay<'_> {
                     open.failed = true;
                 }
             }
-            Awaited::Blocking => self.blocked_ended(),
+            Awaited::Blocking => self.wait_ended(bytes),
+            Awaited::Silence if bytes[..] == *SPARE => self.expects.push_front(expect),
             Awaited::LastId(at) => self.note_last_id(at, bytes),
             Awaited::ScriptFlush if kind != ReplyKind::Error => {
                 let session = &self.session;

@@ -50,6 +50,8 @@ pub(super) enum Awaited {
     Again(Again),
     /// Sent by the proxy; its reply is not for the client.
     Swallow,
+    /// The same, and the server may owe one answer too many before it: see [`super::blocking`].
+    Silence,
     /// The client gets this instead of the reply.
     Substitute(Vec<u8>),
 }
@@ -59,7 +61,7 @@ impl Awaited {
     pub(super) fn is_own(&self) -> bool {
         matches!(
             self,
-            Self::Again(_) | Self::TakeBack | Self::LastId(_) | Self::Swallow
+            Self::Again(_) | Self::TakeBack | Self::LastId(_) | Self::Swallow | Self::Silence
         )
     }
 

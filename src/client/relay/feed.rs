@@ -99,9 +99,15 @@ impl Relay<'_> {
         }
     }
 
-    fn link_has_ended(&self) -> Result<Feed, Closed> {
+    fn link_has_ended(&mut self) -> Result<Feed, Closed> {
+        // A connection that has ended is silent.
+        self.expects
+            .retain(|expect| !matches!(expect.what, Awaited::Silence));
         if self.expects.iter().any(|expect| expect.write) {
             return Err(Closed::AmbiguousWrite);
+        }
+        if self.expects.is_empty() {
+            self.out.clear();
         }
         let clean = self.is_clean() && self.blocked.is_none();
         if clean {

@@ -323,7 +323,7 @@ if ENGINE == "redis":
 else:
     # EXEC beside a blocked client that wakes up crashes Kvrocks before 2.12. Its XREAD in RESP3 is
     # not what the library expects.
-    activities += blocking[1:] if PROTOCOL == 2 else transactions
+    activities += blocking if PROTOCOL == 2 else transactions
 
 # Every connection that the activities will need at once is opened before they begin.
 warm = [shared.connection_pool.get_connection() for _ in range(len(activities) + 8)]
