@@ -329,7 +329,10 @@ impl Session {
         let name = self.scanner.arg(rest, 0).unwrap_or_default();
         let argc = self.scanner.argc().unwrap_or(0) as usize;
         let arg = |index| self.scanner.arg(rest, index);
-        if let Some(Concern::Brings(script)) = concern(name, arg) {
+        // Who has not been served yet may not be one who is: what it sends is judged again then.
+        if self.proven
+            && let Some(Concern::Brings(script)) = concern(name, arg)
+        {
             let by = self.identity.credentials.as_deref();
             // A script that only reads is known to one of Kvrocks' threads: nobody can count on it.
             let alone = name.len() > b"EVAL".len() && self.seat.reads_scripts_alone();

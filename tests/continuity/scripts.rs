@@ -255,3 +255,46 @@ async fn functions_are_the_same_on_every_kvrocks() {
         check_functions(shard, peek).await;
     }
 }
+
+/// What somebody sends who may run nothing displaces no script of those who may.
+#[tokio::test]
+async fn scripts_of_clients_that_are_not_let_in_displace_nobodys() {
+    let shard = Shard::redis(1).await;
+    for node in 0..2 {
+        let mut wire = shard.wire(node).await;
+        for option in ["masterauth", "requirepass"] {
+            let set = wire.run(&format!("CONFIG SET {option} secret")).await;
+            assert!(set.unwrap().ok(), "{option}");
+        }
+    }
+    let settings = Settings {
+        shard: "password = \"secret\"".to_owned(),
+        ..patient()
+    };
+    let proxy = shard.proxy_with(settings).await;
+    let mut known = client(&proxy).await;
+    assert!(known.run("AUTH secret").await.unwrap().ok());
+    let answer = known.call(&["EVAL", "return 'known'", "0"]).await.unwrap();
+    assert_eq!(answer, Value::bulk("known"));
+    for round in 0..4 {
+        let mut stranger = client(&proxy).await;
+        let mut batch = Vec::new();
+        for number in 400 * round..400 * (round + 1) {
+            put_request(&mut batch, &["EVAL", &format!("return {number}"), "0"]);
+            put_request(
+                &mut batch,
+                &["SCRIPT", "LOAD", &format!("return -{number}")],
+            );
+        }
+        stranger.send_raw(&batch).await.unwrap();
+        for _ in 0..800 {
+            let refused = stranger.reply().await.unwrap();
+            assert!(refused.text().starts_with("NOAUTH"), "{refused:?}");
+        }
+    }
+    let report = switchover(&proxy, &shard.addr(1)).await;
+    assert_eq!(report.outcome, "switched", "{:?}", report.reasons);
+    let digest = hex("return 'known'");
+    let answer = known.call(&["EVALSHA", &digest, "0"]).await.unwrap();
+    assert_eq!(answer, Value::bulk("known"));
+}

@@ -16,6 +16,8 @@ use crate::upstream::identity::Resp;
 /// A command that no server knows: queued in a transaction, it makes `EXEC` refuse all of it.
 const POISON: &[u8] = b"*1\r\n$17\r\nPOINTSMAN.REFUSED\r\n";
 const QUEUED: &[u8] = b"+QUEUED\r\n";
+const NESTED: &[u8] = b"-ERR MULTI calls can not be nested\r\n";
+const WATCH_INSIDE: &[u8] = b"-ERR WATCH inside MULTI is not allowed\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// Channels and patterns one session may be subscribed to.
@@ -414,6 +416,9 @@ impl Relay<'_> {
                 self.watching = false;
                 self.send(request, Awaited::Cleaning, false);
             }
+            // The server, which has no transaction, would open one.
+            Some(Pin::Multi) if self.is_broken() => self.fail_transaction(NESTED.to_vec()),
+            Some(Pin::Watch) if self.is_broken() => self.fail_transaction(WATCH_INSIDE.to_vec()),
             // The server says that they do not belong here, and goes on with the transaction.
             Some(Pin::Multi | Pin::Watch) => self.send(request, Awaited::Queued, false),
             _ => {
