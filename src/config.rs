@@ -16,18 +16,20 @@
 //! one line of [`check`].
 
 mod address;
+mod admin;
 mod check;
 mod locate;
 mod read;
+mod secret;
 mod shards;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::{Address, AddressFault};
 pub use check::{Key, keys};
 pub use locate::Problem;
+pub use secret::Secret;
 
 /// A config file larger than this is not read: it is not a config file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -45,7 +47,11 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
-        let path = path.as_ref();
+        Self::load_for(path.as_ref(), Purpose::Serve)
+    }
+
+    /// Reads and checks a file. What stands outside of it is fetched only if it serves the purpose.
+    pub fn load_for(path: &Path, purpose: Purpose) -> Result<Self, ConfigErrors> {
         let unreadable = |source| ConfigErrors::Unreadable {
             path: path.to_path_buf(),
             source,
@@ -58,12 +64,16 @@ impl Config {
             });
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(&text, &path.display().to_string())
+        Self::parse_for(&text, &path.display().to_string(), purpose)
     }
 
     /// Checks the text of a file; `file_name` is only used to tell where problems are.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigErrors> {
-        check::check(text).map_err(|problems| ConfigErrors::Invalid {
+        Self::parse_for(text, file_name, Purpose::Serve)
+    }
+
+    fn parse_for(text: &str, file_name: &str, purpose: Purpose) -> Result<Self, ConfigErrors> {
+        check::check(text, purpose).map_err(|problems| ConfigErrors::Invalid {
             file_name: file_name.to_owned(),
             problems,
         })
@@ -73,6 +83,17 @@ impl Config {
     pub fn shard(&self, name: &str) -> Option<&ShardConfig> {
         self.shards.iter().find(|shard| shard.name == name)
     }
+}
+
+/// What a config is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve, or to look at the nodes: everything that the file names is read.
+    Serve,
+    /// To ask the running proxy. Who may do that may lack the files and the environment of the
+    /// proxy itself: of what stands there only the admin token is read, and not even that if
+    /// the operator has brought one.
+    Operate { token_brought: bool },
 }
 
 /// `[proxy]`: the process and its data path. The meaning of each key is told in `config.toml`.
@@ -117,6 +138,9 @@ impl ProxyConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdminConfig {
     pub listen: String,
+    /// `None`: whoever reaches the address may use it.
+    pub token: Option<Secret>,
+    pub allow_remote_without_token: bool,
 }
 
 /// `[switchover]`: how long each step may take and what is done when it takes longer.
@@ -164,33 +188,6 @@ pub struct ShardConfig {
     /// `None` when the nodes know only a password, or none at all.
     pub username: Option<String>,
     pub password: Option<Secret>,
-}
-
-/// A password: readable only on purpose.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The password itself, for the one place that sends it to a node.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 /// How log lines look.

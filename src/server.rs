@@ -54,7 +54,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
 
     let shards = Shards::start(built.seats);
-    let admin_routes = admin::router(Arc::new(shards.clone()), metrics.clone());
+    let guard = admin::Guard::new(config.admin.token.clone());
+    let admin_routes = guard.protect(admin::router(Arc::new(shards.clone()), metrics.clone()));
     let admin_stop = CancellationToken::new();
     tasks.spawn(admin::serve(built.admin, admin_routes, admin_stop.clone()));
     tasks.spawn(upkeep(metrics, admin_stop.clone()));

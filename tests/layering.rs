@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["resp", "config", "topology", "shard", "telemetry"],
     ),
     ("worker", &["client", "shard", "telemetry", "upstream"]),
-    ("admin", &["switchover"]),
+    ("admin", &["config", "switchover"]),
     (
         "server",
         &[

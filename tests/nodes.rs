@@ -5,6 +5,7 @@ mod servers;
 
 use std::time::Duration;
 
+use pointsman::config::Secret;
 use pointsman::resp::reply::Value;
 use pointsman::switchover::attach::same_tail;
 use pointsman::switchover::orders::{
@@ -142,7 +143,7 @@ async fn a_user_without_the_right_to_fence_is_told_and_nothing_happens() {
         assert!(server.ask(&grant).await.is_ok());
     }
     let mut question = question(&servers, 1);
-    let (username, password) = (Some("op".to_owned()), Some("pw".to_owned()));
+    let (username, password) = (Some("op".to_owned()), Some(Secret::new("pw")));
     question.credentials = Credentials { username, password };
     let reasons = preflight(&question).await.err().unwrap();
     assert!(
@@ -165,7 +166,7 @@ async fn a_user_without_the_right_to_fence_is_told_and_nothing_happens() {
 #[tokio::test]
 async fn wrong_credentials_are_an_error_that_executed_nothing() {
     let server = Server::redis(&["--requirepass", "right"]).await;
-    for password in [None, Some("wrong".to_owned())] {
+    for password in [None, Some(Secret::new("wrong"))] {
         let credentials = Credentials {
             username: None,
             password,
@@ -291,7 +292,7 @@ async fn preflight_refuses_a_target_whose_password_the_old_master_does_not_know(
         .ask(&["CONFIG", "SET", "requirepass", "secret"])
         .await;
     let mut question = question(&servers, 1);
-    question.credentials.password = Some("secret".to_owned());
+    question.credentials.password = Some(Secret::new("secret"));
     let reasons = preflight(&question).await.err().unwrap();
     assert!(
         reasons.iter().any(|one| one.contains("masterauth")),

@@ -16,6 +16,12 @@ pub enum ApiError {
     /// The request makes no sense as it is. Sending it again changes nothing.
     #[error("{0}")]
     BadRequest(String),
+    /// It came without the token, or with a wrong one.
+    #[error(
+        "the admin token is missing or wrong: send it as `Authorization: Bearer ...`; `pointsman` \
+         takes it from [admin] in the config or from POINTSMAN_ADMIN_TOKEN"
+    )]
+    NoToken,
     /// A browser sent it.
     #[error("orders are not taken from web pages: use `pointsman` or send no Origin header")]
     FromWebPage,
@@ -49,6 +55,7 @@ impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
             ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
+            ApiError::NoToken => StatusCode::UNAUTHORIZED,
             ApiError::FromWebPage => StatusCode::FORBIDDEN,
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -11,11 +11,12 @@
 //! **Invariant:** every request has a limit in bytes and in time, except a switchover that is
 //! waited for, whose own steps have deadlines.
 //!
-//! Trade-off: there is no password here. Whoever reaches this address may move the master; the
-//! manual says to keep it on loopback.
+//! Trade-off: there is one token and one right. Whoever has it ([`Guard`]) may move the master;
+//! without one the configuration keeps the address on loopback.
 
 mod answer;
 mod api;
+mod guard;
 mod listen;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::switchover::view::Control;
 
+pub use guard::Guard;
 pub use listen::serve;
 
 /// What the routes work on.
@@ -34,7 +36,7 @@ struct Admin {
     metrics: PrometheusHandle,
 }
 
-/// All routes, ready for [`serve`].
+/// All routes, ready for [`Guard::protect`] and [`serve`].
 pub fn router(control: Arc<dyn Control>, metrics: PrometheusHandle) -> Router {
     api::routes(Admin { control, metrics })
 }

@@ -11,13 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use crate::config::Address;
+use crate::config::{Address, Secret};
 
 /// Nothing that is asked here waits for a switchover, so an answer is a matter of milliseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,20 +28,29 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub struct AdminClient {
     address: String,
     config: PathBuf,
+    /// The admin token as it is sent.
+    authorization: Option<HeaderValue>,
 }
 
 impl AdminClient {
     /// `listen` as in the config; one that stands for every address is reached on loopback.
-    pub fn new(listen: &str, config: &Path) -> Self {
+    pub fn new(listen: &str, config: &Path, token: Option<&Secret>) -> Result<Self, ClientError> {
+        let authorization = token.map(|token| {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| ClientError::BadToken)?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
         let address = match Address::parse(listen) {
             Ok(Address { host, port }) if host == "0.0.0.0" => format!("127.0.0.1:{port}"),
             Ok(Address { host, port }) if host == "::" => format!("[::1]:{port}"),
             _ => listen.to_owned(),
         };
-        AdminClient {
+        Ok(AdminClient {
             address,
             config: config.to_path_buf(),
-        }
+            authorization: authorization.transpose()?,
+        })
     }
 
     pub async fn get(&self, path: &str) -> Result<Answer, ClientError> {
@@ -83,7 +93,11 @@ impl AdminClient {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| self.broken(source.into()))?;
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request
             .method(method)
             .uri(path)
             .header(header::HOST, &self.address)
@@ -156,6 +170,9 @@ impl Answer {
 /// Why there is no answer to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// The token cannot stand in a header. Nobody was asked.
+    #[error("POINTSMAN_ADMIN_TOKEN holds a character that no token has: check it")]
+    BadToken,
     /// Nobody listens there. Nothing was ordered.
     #[error(
         "no pointsman answers at {address}: is `pointsman serve --config {}` running? ({cause})",

@@ -21,10 +21,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::client::AdminClient;
-use crate::config::{Config, ConfigErrors, ShardConfig};
+use crate::config::{Config, ConfigErrors, Purpose, Secret, ShardConfig};
 
 /// Exit code for bad usage or config; clap uses the same.
 const BAD_USAGE: u8 = 2;
+/// An operator's own admin token; it goes before the one in the config.
+const TOKEN_ENV: &str = "POINTSMAN_ADMIN_TOKEN";
 
 /// A Redis-protocol proxy that changes the master behind its clients while they keep writing.
 #[derive(Parser, Debug)]
@@ -119,9 +121,17 @@ struct Operator {
 }
 
 impl Operator {
-    fn load(path: &Path, json: bool) -> Result<Self, ConfigErrors> {
-        let config = Config::load(path)?;
-        let admin = AdminClient::new(&config.admin.listen, path);
+    fn load(path: &Path, json: bool) -> anyhow::Result<Self> {
+        let brought = std::env::var(TOKEN_ENV)
+            .ok()
+            .filter(|text| !text.is_empty());
+        let brought = brought.map(Secret::new);
+        let purpose = Purpose::Operate {
+            token_brought: brought.is_some(),
+        };
+        let config = Config::load_for(path, purpose)?;
+        let token = brought.as_ref().or(config.admin.token.as_ref());
+        let admin = AdminClient::new(&config.admin.listen, path, token)?;
         Ok(Operator {
             config,
             admin,

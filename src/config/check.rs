@@ -11,11 +11,12 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::address::{self, Address};
+use super::admin::{self, AdminRead};
 use super::locate::{self, Excerpt, Problem};
-use super::read::{self, Findings, Section};
-use super::shards::{self, ListenRead, ShardRead};
+use super::read::{self, Findings, Outside, Section};
+use super::shards::{self, ShardRead};
 use super::{
-    AdminConfig, CommandAnswer, CommandsConfig, Config, LogFormat, LogLevel, ProxyConfig,
+    AdminConfig, CommandAnswer, CommandsConfig, Config, LogFormat, LogLevel, ProxyConfig, Purpose,
     SwitchoverConfig,
 };
 
@@ -39,7 +40,8 @@ pub fn keys() -> Vec<Key> {
     let table = DeTable::default();
     let mut findings = Findings::new("");
     read_proxy(Section::new(&mut findings, "[proxy]", Some(&table), 0..0));
-    read_admin(Section::new(&mut findings, "[admin]", Some(&table), 0..0));
+    let section = Section::new(&mut findings, "[admin]", Some(&table), 0..0);
+    admin::read_admin(section, Outside::Skip);
     read_switchover(Section::new(
         &mut findings,
         "[switchover]",
@@ -52,12 +54,21 @@ pub fn keys() -> Vec<Key> {
         Some(&table),
         0..0,
     ));
-    shards::read_shard(&mut findings, &table, 0..0);
+    shards::read_shard(&mut findings, &table, 0..0, Outside::Skip);
     findings.finish().1
 }
 
 /// Reads the whole file.
-pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
+pub fn check(text: &str, purpose: Purpose) -> Result<Config, Vec<Problem>> {
+    let (outside, token_outside) = match purpose {
+        Purpose::Serve => (Outside::Read, Outside::Read),
+        Purpose::Operate {
+            token_brought: false,
+        } => (Outside::Skip, Outside::Read),
+        Purpose::Operate {
+            token_brought: true,
+        } => (Outside::Skip, Outside::Skip),
+    };
     let (root, syntax_errors) = DeTable::parse_recoverable(text);
     if !syntax_errors.is_empty() {
         let problem = |error: &toml::de::Error| {
@@ -76,22 +87,29 @@ pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
     );
 
     let proxy = read_proxy(section(&mut findings, root, "proxy", "[proxy]"));
-    let admin = read_admin(section(&mut findings, root, "admin", "[admin]"));
+    let section_of_admin = section(&mut findings, root, "admin", "[admin]");
+    let AdminRead {
+        listen,
+        token,
+        allow_remote_without_token,
+    } = admin::read_admin(section_of_admin, token_outside);
     if !root.contains_key("admin") {
         let advice = "there is no [admin] section: add it with listen = \"127.0.0.1:9400\"";
         findings.report_absent(advice.to_owned());
     }
     let switchover = read_switchover(section(&mut findings, root, "switchover", "[switchover]"));
     let commands = read_commands(section(&mut findings, root, "commands", "[commands]"));
-    let shards = shards::read_shards(&mut findings, root);
-    shards::check_across(&mut findings, admin.as_ref(), &shards);
+    let shards = shards::read_shards(&mut findings, root, outside);
+    shards::check_across(&mut findings, listen.as_ref(), &shards);
 
     let clean = findings.is_clean();
-    match admin {
+    match listen {
         Some(listen) if clean => Ok(Config {
             proxy,
             admin: AdminConfig {
                 listen: listen.text,
+                token,
+                allow_remote_without_token,
             },
             switchover,
             commands,
@@ -149,13 +167,6 @@ fn read_proxy(mut section: Section<'_, '_>) -> ProxyConfig {
     };
     section.finish();
     proxy
-}
-
-fn read_admin(mut section: Section<'_, '_>) -> Option<ListenRead> {
-    let listen = section.required_text("listen", "\"127.0.0.1:9400\"");
-    let listen = listen.and_then(|found| shards::read_listen(&mut section, found));
-    section.finish();
-    listen
 }
 
 fn read_switchover(mut section: Section<'_, '_>) -> SwitchoverConfig {

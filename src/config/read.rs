@@ -58,6 +58,13 @@ impl<'t> Findings<'t> {
     }
 }
 
+/// Whether what the file only names, secrets and certificates, is fetched from where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    Read,
+    Skip,
+}
+
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub struct Found<T> {
@@ -95,6 +102,17 @@ impl<'a, 't> Section<'a, 't> {
     /// Reports something that only the caller can judge.
     pub fn report(&mut self, span: Range<usize>, message: String) {
         self.findings.report(span, message);
+    }
+
+    /// [`Section::report`] at the value of a key that is written.
+    pub fn report_at(&mut self, key: &str, message: String) {
+        if let Some(value) = self.get(key) {
+            self.findings.report(value.span(), message);
+        }
+    }
+
+    pub fn is_written(&self, key: &str) -> bool {
+        self.get(key).is_some()
     }
 
     pub fn number(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {

@@ -7,13 +7,20 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
+use super::ShardConfig;
 use super::address::Address;
-use super::read::{self, Findings, Found, Section};
-use super::{Secret, ShardConfig};
+use super::read::{self, Findings, Found, Outside, Section};
+use super::secret::{Secret, SecretKeys, read_secret};
 
 const SHARDS_MAX: usize = 1024;
 const NODES_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 64;
+
+const PASSWORD: SecretKeys = SecretKeys {
+    literal: "password",
+    file: "password_file",
+    env: "password_env",
+};
 
 /// A shard as far as it could be read, with the places that rules across shards point to.
 pub struct ShardRead {
@@ -38,7 +45,11 @@ impl ShardRead {
 }
 
 /// Reads all of them.
-pub fn read_shards(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<ShardRead> {
+pub fn read_shards(
+    findings: &mut Findings<'_>,
+    root: &DeTable<'_>,
+    outside: Outside,
+) -> Vec<ShardRead> {
     let Some(value) = root.get("shard") else {
         let advice = "there is no [[shard]]: add one with name, listen and nodes";
         findings.report_absent(advice.to_owned());
@@ -62,7 +73,7 @@ pub fn read_shards(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<Shard
     let mut shards = Vec::new();
     for entry in array.iter().take(SHARDS_MAX) {
         match entry.get_ref().as_table() {
-            Some(table) => shards.push(read_shard(findings, table, entry.span())),
+            Some(table) => shards.push(read_shard(findings, table, entry.span(), outside)),
             None => {
                 let is = read::type_name(entry.get_ref());
                 findings.report(entry.span(), format!("a shard is {is}: write a table"));
@@ -77,6 +88,7 @@ pub fn read_shard<'a>(
     findings: &'a mut Findings<'_>,
     table: &'a DeTable<'a>,
     span: Range<usize>,
+    outside: Outside,
 ) -> ShardRead {
     let mut section = Section::new(findings, "[[shard]]", Some(table), span);
     let s = &mut section;
@@ -109,8 +121,8 @@ pub fn read_shard<'a>(
         );
     }
     let username = s.text("username", None);
-    let password = s.text("password", None);
-    if let (Some(username), None) = (&username, &password) {
+    let password = read_secret(s, PASSWORD, outside);
+    if let (Some(username), true) = (&username, password.is_absent()) {
         let advice = "`username` has no `password` beside it: add one or remove the user name";
         s.report(username.span.clone(), advice.to_owned());
     }
@@ -120,15 +132,15 @@ pub fn read_shard<'a>(
         listen,
         nodes,
         username: username.map(|found| found.value),
-        password: password.map(|found| Secret::new(found.value)),
+        password: password.secret(),
     }
 }
 
 /// A listen address that could be read.
 pub struct ListenRead {
     pub text: String,
-    address: Address,
-    span: Range<usize>,
+    pub address: Address,
+    pub span: Range<usize>,
 }
 
 /// Checks a listen address; port 0 lets the kernel choose.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::ShardConfig;
+use crate::config::{Secret, ShardConfig};
 use crate::resp::reply::{ReplyDecoder, ReplyError, Value};
 use crate::resp::scan::write_request;
 pub use crate::topology::engine::{Abilities, Engine, Version};
@@ -24,33 +24,18 @@ pub use crate::topology::facts::NodeFacts;
 pub type NodeName = Arc<str>;
 
 /// What a control connection logs in with.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     pub username: Option<String>,
-    pub password: Option<String>,
+    pub password: Option<Secret>,
 }
 
 impl Credentials {
     pub fn of(shard: &ShardConfig) -> Credentials {
-        let password = shard
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned());
         Credentials {
             username: shard.username.clone(),
-            password,
+            password: shard.password.clone(),
         }
-    }
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let password = self.password.as_ref().map(|_| "***");
-        let mut debug = out.debug_struct("Credentials");
-        debug
-            .field("username", &self.username)
-            .field("password", &password)
-            .finish()
     }
 }
 
@@ -121,12 +106,12 @@ impl Connection {
         within: Duration,
     ) -> Result<(), NodeError> {
         let mut commands = Vec::new();
-        let auth = credentials.password.as_deref().map(|password| {
+        let auth = credentials.password.as_ref().map(|password| {
             let user = credentials.username.as_deref();
             ["AUTH"]
                 .into_iter()
                 .chain(user)
-                .chain([password])
+                .chain([password.expose()])
                 .collect::<Vec<_>>()
         });
         commands.extend(auth.as_deref().map(words));

@@ -78,6 +78,8 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub addr: String,
+    /// What the proxy wants to be shown; it has none unless its configuration says so.
+    pub token: Option<String>,
 }
 
 impl Admin {
@@ -122,7 +124,11 @@ impl Admin {
         let stream = TcpStream::connect(&self.addr).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request
             .method(method)
             .uri(path)
             .header("host", &self.addr)

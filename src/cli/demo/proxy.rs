@@ -1,7 +1,7 @@
 //! The proxy as a child: writes its configuration, starts `pointsman serve`, waits until it is
 //! ready.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ pub const SHARD: &str = "demo";
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub proxy: String,
+    pub admin: String,
     pub switchover: String,
     pub commands: String,
     pub shard: String,
@@ -33,6 +34,8 @@ pub struct Settings {
 pub struct Proxy {
     /// Where clients connect.
     pub addr: String,
+    /// What it was started with.
+    pub config: PathBuf,
     pub admin: Admin,
     started: Started,
 }
@@ -61,6 +64,7 @@ impl Proxy {
         let addr = format!("127.0.0.1:{port}");
         let admin = Admin {
             addr: format!("127.0.0.1:{admin_port}"),
+            token: None,
         };
         let text = config_text(workspace.dir(), &addr, &admin.addr, nodes, settings);
         let config = workspace.dir().join(format!("pointsman-{port}.toml"));
@@ -72,6 +76,7 @@ impl Proxy {
             .with_context(|| format!("{} cannot be started", binary.display()))?;
         Ok(Proxy {
             addr,
+            config,
             admin,
             started,
         })
@@ -121,10 +126,11 @@ impl Proxy {
 fn config_text(dir: &Path, addr: &str, admin: &str, nodes: &[String], more: &Settings) -> String {
     let nodes: Vec<String> = nodes.iter().map(|node| format!("{node:?}")).collect();
     format!(
-        "[proxy]\nstate_dir = {:?}\n{}\n[admin]\nlisten = {admin:?}\n\n[switchover]\n{}\n\n[commands]\n{}\n\
+        "[proxy]\nstate_dir = {:?}\n{}\n[admin]\nlisten = {admin:?}\n{}\n\n[switchover]\n{}\n\n[commands]\n{}\n\
          [[shard]]\nname = {SHARD:?}\nlisten = {addr:?}\nnodes = [{}]\n{}\n",
         dir.display().to_string(),
         more.proxy,
+        more.admin,
         more.switchover,
         more.commands,
         nodes.join(", "),
@@ -140,6 +146,7 @@ mod tests {
     fn the_configuration_is_toml_with_the_added_lines_in_their_sections() {
         let more = Settings {
             proxy: "workers = 1".into(),
+            admin: "allow_remote_without_token = false".into(),
             switchover: "max_lag = 7".into(),
             commands: "shutdown = \"pass\"".into(),
             shard: "password = \"p\"".into(),
@@ -156,6 +163,8 @@ mod tests {
         assert_eq!(table["proxy"]["workers"].as_integer(), Some(1));
         assert_eq!(table["switchover"]["max_lag"].as_integer(), Some(7));
         assert_eq!(table["commands"]["shutdown"].as_str(), Some("pass"));
+        let remote = &table["admin"]["allow_remote_without_token"];
+        assert_eq!(remote.as_bool(), Some(false));
         assert_eq!(table["shard"][0]["password"].as_str(), Some("p"));
         assert_eq!(table["shard"][0]["nodes"].as_array().map(Vec::len), Some(2));
     }
