@@ -32,6 +32,7 @@ use crate::client::seat::{Limits, Shared};
 use crate::config::{CommandAnswer, CommandsConfig, Config, ProxyConfig};
 use crate::resp::command::policy::{Group, Policy, Ruling};
 use crate::resp::scan::RequestLimits;
+use crate::shard::doubt::doubt;
 use crate::shard::failover::{FailoverRequest, failover};
 use crate::shard::gate_control::{GateControl, gate};
 use crate::shard::route::{RouteControl, route};
@@ -112,12 +113,14 @@ impl Built {
             let (routes, reader) = route();
             let sessions = Arc::new(AtomicUsize::new(0));
             let (desk, requests) = failover();
+            let (doubt, doubts) = doubt();
             failovers.push((Arc::from(shard.name.as_str()), requests));
             let shared = Shared {
                 sessions_live: Arc::clone(&sessions),
                 registry: Registry::default(),
                 pause: Pause::default(),
                 failover: desk,
+                doubt,
                 scripts: Arc::default(),
                 cursors: Arc::default(),
             };
@@ -139,6 +142,7 @@ impl Built {
                 journal,
                 gates,
                 routes,
+                doubts,
             );
             seats.push(ControlSeat {
                 site: Arc::new(site),

@@ -28,6 +28,9 @@ pub mod names {
     pub const SESSIONS_CLOSED: &str = "pointsman_sessions_closed_total";
     /// Gauge `{shard, worker}`: sessions whose write waits at the gate now.
     pub const WRITES_HELD_NOW: &str = "pointsman_writes_held";
+    /// Counter `{shard, worker}`: times that a session's requests were refused by a node that was no
+    /// master any more, and asked again.
+    pub const REFUSED: &str = "pointsman_refused_total";
     /// Counter `{shard, worker}`: bytes read from clients.
     pub const BYTES_IN: &str = "pointsman_bytes_in_total";
     /// Counter `{shard, worker}`: bytes written to clients.
@@ -85,6 +88,7 @@ pub struct WorkerMetrics {
     pub requests_read: Counter,
     pub requests_write: Counter,
     pub writes_held: Gauge,
+    pub refused: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
     shard: String,
@@ -106,6 +110,7 @@ impl WorkerMetrics {
             requests_read: class("read"),
             requests_write: class("write"),
             writes_held: metrics::gauge!(names::WRITES_HELD_NOW, &labels),
+            refused: metrics::counter!(names::REFUSED, &labels),
             bytes_in: metrics::counter!(names::BYTES_IN, &labels),
             bytes_out: metrics::counter!(names::BYTES_OUT, &labels),
             shard: shard.to_owned(),

@@ -223,6 +223,7 @@ async fn report(seat: Rc<Seat>, metrics: WorkerMetrics) {
         metrics.connections.increment(counts.connections.take());
         metrics.requests_read.increment(counts.reads.take());
         metrics.requests_write.increment(counts.writes.take());
+        metrics.refused.increment(counts.refused.take());
         metrics.bytes_in.increment(counts.bytes_in.take());
         metrics.bytes_out.increment(counts.bytes_out.take());
         metrics.writes_held.set(seat.gate.writes_held() as f64);

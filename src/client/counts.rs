@@ -27,6 +27,8 @@ pub struct Counts {
     pub connections: Count,
     pub reads: Count,
     pub writes: Count,
+    /// Requests that a node refused to execute.
+    pub refused: Count,
     pub bytes_in: Count,
     pub bytes_out: Count,
     pub closed: RefCell<HashMap<&'static str, u64>>,

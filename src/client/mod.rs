@@ -17,6 +17,7 @@
 //! * [`heard`]: what a session makes of the server's replies about the session.
 //! * [`kill`]: whom a `CLIENT KILL` means.
 //! * [`scripts`]: scripts that clients have sent, for the next master.
+//! * [`withheld`]: what was answered from a refusal on.
 //! * [`relay`]: a session on a pinned connection.
 //!
 //! **Invariant:** nothing here knows of switchovers. A session sees a gate that holds writes and
@@ -40,3 +41,4 @@ pub mod scripts;
 pub mod seat;
 pub mod session;
 pub mod state;
+pub mod withheld;

@@ -22,6 +22,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::counts::Counts;
 use super::state::Closed;
+use super::withheld::Withheld;
 use crate::shard::gate::Gate;
 use crate::upstream::lane::ReplySink;
 
@@ -91,6 +92,8 @@ pub struct Outbox {
     /// What it had taken when its requests began to wait, and until when it is waited for.
     patience: RefCell<Option<(u64, Pin<Box<Sleep>>)>>,
     state: Cell<OutboxState>,
+    /// Something was refused: it and what was answered behind it waits for the session.
+    withheld: RefCell<Option<Withheld>>,
     session: RefCell<Option<Waker>>,
     gate: Rc<Gate>,
     counts: Rc<Counts>,
@@ -115,6 +118,7 @@ impl Outbox {
             taken: Cell::new(0),
             patience: RefCell::default(),
             state: Cell::new(OutboxState::Open),
+            withheld: RefCell::default(),
             session: RefCell::default(),
             gate,
             counts,
@@ -132,6 +136,22 @@ impl Outbox {
     /// Takes note of requests that a lane will answer here.
     pub fn owe(&self, count: usize) {
         self.owed.set(self.owed.get() + count);
+    }
+
+    /// Whether something was refused, and the session has to see to it before anything else.
+    #[inline]
+    pub fn is_withheld(&self) -> bool {
+        self.withheld.borrow().is_some()
+    }
+
+    /// What was refused, and everything behind it. Called with no reply owed.
+    pub fn take_withheld(&self) -> Option<Withheld> {
+        self.withheld.take()
+    }
+
+    /// All bytes that have ever been said to the client.
+    pub fn said(&self) -> u64 {
+        self.taken.get() + self.backlog() as u64
     }
 
     /// Bytes that the client has not taken yet.
@@ -283,6 +303,23 @@ impl ReplySink for Outbox {
             self.wake_at.set(None);
             self.wake();
         }
+    }
+
+    fn withhold(&self, bytes: &[u8]) {
+        let mut withheld = self.withheld.borrow_mut();
+        let withheld = withheld.get_or_insert_default();
+        if withheld.reply_bytes().saturating_add(bytes.len()) <= self.buffer_max {
+            return withheld.part(bytes);
+        }
+        self.fail(OutboxState::Broken(Broken::OutputLimit));
+    }
+
+    fn withheld(&self, request: &[u8], write: bool, mute: bool) {
+        if let Some(withheld) = self.withheld.borrow_mut().as_mut() {
+            withheld.whole(request, write, mute);
+        }
+        // It waits for the last of them.
+        self.wake_at(0);
     }
 
     fn cut(&self, owed: usize, writes: usize) {

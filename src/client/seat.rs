@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use slab::Slab;
@@ -26,6 +26,7 @@ use super::scripts::Scripts;
 use super::scripts::store::ScriptStore;
 use crate::resp::command::policy::Policy;
 use crate::resp::scan::RequestLimits;
+use crate::shard::doubt::Doubt;
 use crate::shard::failover::FailoverDesk;
 use crate::shard::gate::Gate;
 use crate::shard::route::{Life, RouteCache, RouteReader};
@@ -81,6 +82,7 @@ pub struct Shared {
     pub registry: Registry,
     pub pause: Pause,
     pub failover: FailoverDesk,
+    pub doubt: Doubt,
     pub scripts: Arc<ScriptStore>,
     pub cursors: Arc<Cursors>,
 }
@@ -98,11 +100,14 @@ pub struct Seat {
     pub scripts: Scripts,
     pub pause: Pause,
     pub failover: FailoverDesk,
+    pub doubt: Doubt,
     pub cursors: Arc<Cursors>,
     reader: RouteReader,
     route: RefCell<RouteCache>,
     nodes: RefCell<HashMap<Rc<str>, Rc<NodeLinks>>>,
     current: RefCell<Option<(u64, Rc<NodeLinks>)>>,
+    /// When the present master's epoch was first seen here.
+    current_since: Cell<Instant>,
     /// How many live sessions have each identity: what a new master must accept.
     identities: RefCell<HashMap<Identity, usize>>,
     spare: RefCell<Vec<BytesMut>>,
@@ -135,9 +140,11 @@ impl Seat {
             reader: route.clone(),
             pause: shared.pause,
             failover: shared.failover,
+            doubt: shared.doubt,
             route: RefCell::new(route.cache()),
             nodes: RefCell::default(),
             current: RefCell::default(),
+            current_since: Cell::new(Instant::now()),
             identities: RefCell::default(),
             spare: RefCell::default(),
             present: RefCell::default(),
@@ -170,6 +177,7 @@ impl Seat {
             return Some((epoch, Rc::clone(links)));
         }
         let links = self.links(&Rc::from(&*master));
+        self.current_since.set(Instant::now());
         let left = self.current.replace(Some((epoch, Rc::clone(&links))));
         if let Some((_, left)) = left
             && left.node != links.node
@@ -178,6 +186,11 @@ impl Seat {
             left.retire();
         }
         Some((epoch, links))
+    }
+
+    /// Whether the master became one so recently that its replicas may be on their way to it.
+    pub fn is_new_master(&self) -> bool {
+        self.current_since.get().elapsed() < self.limits.hold_budget
     }
 
     /// Whether the master lets blocked clients go when its role changes.

@@ -10,6 +10,7 @@
 //! lane. A request is queued only on a lane of the current epoch. A session whose write is held
 //! sends nothing behind it.
 
+mod refused;
 mod scan;
 mod wait;
 
@@ -38,6 +39,7 @@ use crate::shard::route::Life;
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
 
+pub(super) use refused::Refused;
 pub(super) use wait::Waited;
 
 /// Larger requests get a connection of their own: they would delay their neighbours.
@@ -79,6 +81,8 @@ pub struct Session {
     lane_due: bool,
     /// The server's own line for a session that has not given a password yet.
     pub(super) noauth: Option<Bytes>,
+    /// Since when a request has been refused by one master after the other.
+    pub(super) refused: Option<Refused>,
     /// A node has served this identity of the session.
     pub(super) proven: bool,
     /// Has written before: its lane is one for writes.
@@ -96,6 +100,8 @@ pub(super) enum Step {
     Read,
     /// Wait until no lane owes a reply.
     Settle,
+    /// A master has refused what it was sent: see to it.
+    Refused,
     /// Too many replies owed or untaken, or the lane is full.
     Room,
     /// The next request is a write and the gate is closed, or there is no master.
@@ -156,6 +162,7 @@ impl Session {
             lane: None,
             lane_due: false,
             noauth: None,
+            refused: None,
             proven: false,
             writes: false,
             own_cursors: VecDeque::new(),
@@ -186,6 +193,7 @@ impl Session {
                 self.read_more().await
             }
             Step::Settle => self.settle().await,
+            Step::Refused => self.refused().await,
             Step::Room => self.make_room().await,
             Step::Hold => self.hold().await,
             Step::FindLane(lane_use) => self.find_lane(lane_use).await,
@@ -199,6 +207,9 @@ impl Session {
 
     /// Sends every request in the input that needs no waiting.
     fn forward(&mut self) -> Step {
+        if self.outbox.is_withheld() {
+            return Step::Refused;
+        }
         if self.presence.is_wanted() || self.modes.any() {
             return if self.outbox.owed() > 0 {
                 Step::Settle

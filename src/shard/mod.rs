@@ -5,6 +5,7 @@
 //! once, when the shard is built, and handed to the control path alone; the data path gets the
 //! reading halves. Who may hold writes or change the route is answered by the types.
 
+pub mod doubt;
 pub mod failover;
 pub mod gate;
 pub mod gate_control;

@@ -8,7 +8,9 @@
 //! node says that it is master; and while an operation runs nobody else moves the route.
 
 mod actor;
+mod evidence;
 mod id;
+mod pulse;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::switchover::control::actor::Actor;
+use crate::switchover::control::evidence::Known;
 use crate::switchover::control::id::operation_id;
 use crate::switchover::exec::measure::Progress;
 use crate::switchover::exec::{Gates, Routes, Site, Task};
@@ -112,6 +115,11 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                     .clone()
                     .run(credentials, seat.site.connect_timeout, stopping.clone());
             tokio::spawn(polling);
+            tokio::spawn(pulse::run(
+                seat.site.clone(),
+                watch.clone(),
+                stopping.clone(),
+            ));
             let desk = Arc::new(Desk {
                 running: watch::Sender::new(None),
                 gate: Mutex::new("shut"),
@@ -127,7 +135,9 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 desk: desk.clone(),
                 orders: taken,
                 stopping: stopping.clone(),
-                replicas_seen: Vec::new(),
+                known: Known::default(),
+                asked: None,
+                judged: 0,
                 believed_from: 0,
             };
             actors.push((actor, interrupted));

@@ -26,6 +26,8 @@ pub struct NodeFacts {
     pub offset: Option<u64>,
     /// Redis' `master_replid`; Kvrocks has none.
     pub history: Option<String>,
+    /// Redis' `master_replid2`: the history that this one goes on from.
+    pub history_before: Option<String>,
     /// `ip:port` of attached replicas, as the node lists them. May be stale; for warnings only.
     pub attached: Vec<String>,
     pub loading: bool,
@@ -194,6 +196,7 @@ impl NodeFacts {
             role,
             offset: own_offset.or_else(|| told.as_ref().and_then(offset_of)),
             history: replication.get("master_replid").map(str::to_owned),
+            history_before: replication.get("master_replid2").map(str::to_owned),
             attached,
             loading: is_loading(&persistence),
             backlog_bytes: replication.number("repl_backlog_size"),

@@ -122,6 +122,8 @@ pub struct Watch {
     snapshot: ArcSwap<Snapshot>,
     wanted: Notify,
     rounds: watch::Sender<u64>,
+    /// Counts what was told, by whichever node.
+    news: watch::Sender<u64>,
 }
 
 impl Watch {
@@ -137,6 +139,7 @@ impl Watch {
             snapshot: ArcSwap::from_pointee(Snapshot { nodes }),
             wanted: Notify::new(),
             rounds: watch::Sender::new(0),
+            news: watch::Sender::new(0),
         })
     }
 
@@ -169,11 +172,14 @@ impl Watch {
         *self.rounds.borrow()
     }
 
-    /// Returns after the next round.
-    pub async fn next_round(&self) {
-        let mut rounds = self.rounds.subscribe();
-        // The sender lives as long as `self`.
-        let _ = rounds.changed().await;
+    /// Asks every node soon; somebody else will look at what they say.
+    pub fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Tells of every node that has been asked, and of every round that has ended.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     /// Asks until it is cancelled. Every answer has a deadline of `within`.
@@ -198,6 +204,7 @@ impl Watch {
                 () = stop.cancelled() => return,
             }
             self.rounds.send_modify(|round| *round += 1);
+            self.news.send_modify(|told| *told += 1);
             tokio::select! {
                 _ = timeout(POLL_EVERY, self.wanted.notified()) => {}
                 () = stop.cancelled() => return,
@@ -220,7 +227,11 @@ impl Watch {
         }
         let before = self.snapshot();
         let mut nodes = before.nodes.clone();
-        for (at, (connection, observed)) in running.join_all().await {
+        while let Some(told) = running.join_next().await {
+            // A look that panicked has said nothing.
+            let Ok((at, (connection, observed))) = told else {
+                continue;
+            };
             if let Some(slot) = connections.get_mut(at) {
                 *slot = connection;
             }
@@ -239,6 +250,10 @@ impl Watch {
                 }
                 Err(error) => node.error = Some(error),
             }
+            // One that is slow to answer must not keep what the others say.
+            let nodes = nodes.clone();
+            self.snapshot.store(Arc::new(Snapshot { nodes }));
+            self.news.send_modify(|told| *told += 1);
         }
         learn(&mut nodes, within).await;
         self.snapshot.store(Arc::new(Snapshot { nodes }));

@@ -14,6 +14,7 @@ fn node(name: &str, role: Option<Role>, now: Instant) -> Observed {
         role,
         offset: Some(1),
         history: None,
+        history_before: None,
         attached: Vec::new(),
         loading: false,
         backlog_bytes: None,

@@ -211,10 +211,23 @@ pub fn poll_write_all(
     out: &mut BytesMut,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    while !out.is_empty() {
-        match write.try_write(out) {
+    let mut sent = 0;
+    let result = poll_write_from(write, out, &mut sent, context);
+    out.advance(sent);
+    result
+}
+
+/// The same for what is behind the first `sent` bytes, all of which stay where they are.
+pub fn poll_write_from(
+    write: &OwnedWriteHalf,
+    out: &[u8],
+    sent: &mut usize,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while let Some(rest) = out.get(*sent..).filter(|rest| !rest.is_empty()) {
+        match write.try_write(rest) {
             Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Ok(sent) => out.advance(sent),
+            Ok(more) => *sent += more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 ready!(write.as_ref().poll_write_ready(context))?;
             }

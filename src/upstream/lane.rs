@@ -8,7 +8,9 @@
 //! **Invariants:** a lane carries only complete requests that give exactly one reply each and
 //! leave the connection as it was. A reply without a waiter, a push, or bytes that are no RESP cut
 //! the lane: from then on nobody could say whose reply is whose. A request whose lane was cut
-//! before its reply is never sent again.
+//! before its reply is never sent again. From the first refusal on (an error that proves that a
+//! request was not executed) a session's replies are given to the session, each with its request,
+//! instead of to its client.
 //!
 //! # Trade-offs
 //! A large reply delays its neighbours on the lane for as long as the server takes to send it;
@@ -26,13 +28,15 @@ use bytes::{Buf, BytesMut};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::io::poll_read_buf;
 
-use super::connection::{Connection, poll_write_all};
+use super::connection::Connection;
+use super::on_way::OnWay;
+use crate::resp::refusal::{self, Verdict};
 use crate::resp::scan::{Reply, ReplyScanner};
 
 /// Room made before each read from the server.
 const READ_BYTES: usize = 64 * 1024;
-/// Requests that wait for the server to read them; above this the lane takes no more.
-const OUT_BYTES_MAX: usize = 1 << 20;
+/// Requests without a reply; above this the lane takes no more. Enough to keep any server busy.
+const ON_WAY_BYTES_MAX: usize = 4 << 20;
 
 /// Where a lane delivers replies: a session's outbox.
 pub trait ReplySink {
@@ -40,6 +44,10 @@ pub trait ReplySink {
     fn deliver(&self, bytes: &[u8]);
     /// The reply that is due has been delivered whole. `write`: it answers a write.
     fn replied(&self, write: bool);
+    /// Takes a part, or the rest, of a reply that its client must not see yet.
+    fn withhold(&self, bytes: &[u8]);
+    /// The reply that is being withheld is whole; it answers this.
+    fn withheld(&self, request: &[u8], write: bool, mute: bool);
     /// Replies owed by a lane that was cut will never come.
     fn cut(&self, owed: usize, writes: usize);
     /// A batch of replies has been delivered: write them to the client.
@@ -53,9 +61,22 @@ pub trait ReplySink {
 struct Waiter<S> {
     sink: Rc<S>,
     owed: usize,
+    /// Replies that it has had.
+    answered: usize,
+    /// Length of all its requests, answered or not.
+    bytes: usize,
     write: bool,
     /// The client asked for no reply (`CLIENT REPLY OFF`): it is read and thrown away.
     mute: bool,
+    destination: Destination,
+}
+
+/// Where replies go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destination {
+    Client,
+    /// Something of the session was refused: it has to see what becomes of the rest.
+    Session,
 }
 
 /// Why a lane is gone, for the log.
@@ -71,14 +92,14 @@ pub enum Cut {
 #[derive(Debug)]
 pub struct Lane<S> {
     write: OwnedWriteHalf,
-    out: RefCell<BytesMut>,
+    on_way: RefCell<OnWay>,
     waiters: RefCell<VecDeque<Waiter<S>>>,
     owed: Cell<usize>,
     cut: Cell<Option<Cut>>,
     retired: Cell<bool>,
     task: RefCell<Option<Waker>>,
     task_woken: Cell<bool>,
-    /// Sessions that wait for room in `out`, or for the lane to end.
+    /// Sessions that wait for room, or for the lane to end.
     room: RefCell<Vec<Waker>>,
 }
 
@@ -97,7 +118,7 @@ impl<S: ReplySink> Lane<S> {
     pub fn new(connection: Connection) -> (Rc<Self>, LaneTask<S>) {
         let lane = Rc::new(Self {
             write: connection.write,
-            out: RefCell::default(),
+            on_way: RefCell::default(),
             waiters: RefCell::default(),
             owed: Cell::new(0),
             cut: Cell::new(None),
@@ -121,20 +142,25 @@ impl<S: ReplySink> Lane<S> {
     /// The caller has checked [`Lane::is_open`] in this same tick.
     #[inline]
     pub fn send(&self, requests: &[u8], sink: &Rc<S>, count: usize, write: bool, mute: bool) {
-        self.out.borrow_mut().extend_from_slice(requests);
+        self.on_way.borrow_mut().push(requests);
         self.owed.set(self.owed.get() + count);
         let mut waiters = self.waiters.borrow_mut();
         match waiters.back_mut() {
             Some(last)
                 if last.write == write && last.mute == mute && Rc::ptr_eq(&last.sink, sink) =>
             {
+                debug_assert_eq!(last.destination, Destination::Client);
                 last.owed += count;
+                last.bytes += requests.len();
             }
             _ => waiters.push_back(Waiter {
                 sink: Rc::clone(sink),
                 owed: count,
+                answered: 0,
+                bytes: requests.len(),
                 write,
                 mute,
+                destination: Destination::Client,
             }),
         }
         if !self.task_woken.replace(true)
@@ -153,9 +179,9 @@ impl<S: ReplySink> Lane<S> {
         self.owed.get()
     }
 
-    /// Whether the server is too slow in reading for more to be queued.
+    /// Whether the server is too slow for more to be queued.
     pub fn is_full(&self) -> bool {
-        self.out.borrow().len() > OUT_BYTES_MAX
+        self.on_way.borrow().len() > ON_WAY_BYTES_MAX
     }
 
     /// Calls the waker once there is room again, or the lane is cut.
@@ -199,15 +225,20 @@ impl<S: ReplySink> Lane<S> {
     /// Writes what is queued. `Pending` means that the server does not read fast enough; the
     /// task will be woken when it does.
     fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.out.borrow_mut();
-        let was_full = out.len() > OUT_BYTES_MAX;
-        let result = poll_write_all(&self.write, &mut out, context);
-        let has_room = out.len() <= OUT_BYTES_MAX;
-        drop(out);
+        self.on_way.borrow_mut().poll_send(&self.write, context)
+    }
+
+    /// The oldest requests, of this length, have their replies.
+    fn answered(&self, len: usize) -> Result<(), Cut> {
+        let mut on_way = self.on_way.borrow_mut();
+        let was_full = on_way.len() > ON_WAY_BYTES_MAX;
+        on_way.answered(len).ok_or(Cut::OutOfStep)?;
+        let has_room = on_way.len() <= ON_WAY_BYTES_MAX;
+        drop(on_way);
         if was_full && has_room {
             self.wake_room();
         }
-        result
+        Ok(())
     }
 }
 
@@ -261,13 +292,21 @@ impl<S: ReplySink> LaneTask<S> {
     /// Deals out every reply, and the beginning of one, that has been read.
     fn deal(&mut self) -> Result<(), Cut> {
         let mut waiters = self.lane.waiters.borrow_mut();
-        let mut at = 0;
+        let (mut at, mut answered) = (0, 0);
         loop {
             let rest = self.input.get(at..).unwrap_or_default();
             if rest.is_empty() {
                 break;
             }
-            let push = !self.scanner.mid_reply() && rest.first() == Some(&b'>');
+            let begins = !self.scanner.mid_reply();
+            if begins && rest.first() == Some(&b'-') {
+                match refusal::judge(rest) {
+                    Verdict::Incomplete => break,
+                    Verdict::Refused(_) => answered = self.lane.withhold(&mut waiters, answered)?,
+                    Verdict::Other => {}
+                }
+            }
+            let push = begins && rest.first() == Some(&b'>');
             let (len, complete) = match self.scanner.scan(rest) {
                 Ok(_) if push => return Err(Cut::OutOfStep),
                 Err(_) => return Err(Cut::OutOfStep),
@@ -277,10 +316,19 @@ impl<S: ReplySink> LaneTask<S> {
             let Some(waiter) = waiters.front_mut() else {
                 return Err(Cut::OutOfStep);
             };
-            if !waiter.mute {
-                waiter.sink.deliver(rest.get(..len).unwrap_or_default());
-                if waiter.sink.mark_touched() {
-                    self.touched.push(Rc::clone(&waiter.sink));
+            let part = rest.get(..len).unwrap_or_default();
+            if waiter.destination == Destination::Session {
+                waiter.sink.withhold(part);
+                if complete {
+                    answered = self.lane.take_out(waiter, answered)?;
+                }
+            } else {
+                waiter.answered += usize::from(complete);
+                if !waiter.mute {
+                    waiter.sink.deliver(part);
+                    if waiter.sink.mark_touched() {
+                        self.touched.push(Rc::clone(&waiter.sink));
+                    }
                 }
             }
             at += len;
@@ -291,16 +339,57 @@ impl<S: ReplySink> LaneTask<S> {
             self.lane.owed.set(self.lane.owed.get().saturating_sub(1));
             waiter.owed -= 1;
             if waiter.owed == 0 {
+                answered += waiter.bytes;
                 waiters.pop_front();
             }
         }
+        drop(waiters);
         self.input.advance(at);
-        Ok(())
+        self.lane.answered(answered)
     }
 
     fn flush_touched(&mut self) {
         for sink in self.touched.drain(..) {
             sink.flush();
         }
+    }
+}
+
+/// Requests that were refused. Cold: this happens when the master changes.
+impl<S: ReplySink> Lane<S> {
+    /// The session in front has been refused: it gets all replies that it is owed, this one first.
+    /// `answered` bytes in front have been answered; says how many have now.
+    #[cold]
+    fn withhold(
+        &self,
+        waiters: &mut VecDeque<Waiter<S>>,
+        mut answered: usize,
+    ) -> Result<usize, Cut> {
+        let Some(sink) = waiters.front().map(|waiter| Rc::clone(&waiter.sink)) else {
+            return Err(Cut::OutOfStep);
+        };
+        if let Some(front) = waiters.front_mut() {
+            let on_way = self.on_way.borrow();
+            for _ in 0..std::mem::take(&mut front.answered) {
+                let len = on_way.request(answered).ok_or(Cut::OutOfStep)?.len();
+                answered += len;
+                front.bytes = front.bytes.saturating_sub(len);
+            }
+        }
+        for waiter in waiters.iter_mut() {
+            if Rc::ptr_eq(&waiter.sink, &sink) {
+                waiter.destination = Destination::Session;
+            }
+        }
+        Ok(answered)
+    }
+
+    /// Gives the session the request that has just been answered, `answered` bytes from the front.
+    fn take_out(&self, waiter: &mut Waiter<S>, answered: usize) -> Result<usize, Cut> {
+        let on_way = self.on_way.borrow();
+        let request = on_way.request(answered).ok_or(Cut::OutOfStep)?;
+        waiter.sink.withheld(request, waiter.write, waiter.mute);
+        waiter.bytes = waiter.bytes.saturating_sub(request.len());
+        Ok(answered + request.len())
     }
 }

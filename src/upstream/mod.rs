@@ -2,6 +2,7 @@
 //!
 //! * [`connection`]: one connection to one node, dialled and authenticated.
 //! * [`lane`]: a connection shared by many sessions; replies matched in FIFO order.
+//! * [`on_way`]: a lane's requests, from the session to the reply.
 //! * [`pinned`]: connections that belong to one session at a time, and the pool they come from.
 //!
 //! **Invariant:** nothing here knows of gates and routes; which node to talk to and whether a
@@ -10,4 +11,5 @@
 pub mod connection;
 pub mod identity;
 pub mod lane;
+pub mod on_way;
 pub mod pinned;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pointsman::config::{Config, SwitchoverConfig};
+use pointsman::shard::doubt::doubt;
 use pointsman::switchover::control::{ShardSeat, Shards};
 use pointsman::switchover::exec::{Gates, HoldStats, Opening, Routes, Site};
 use pointsman::switchover::journal::{Begin, Journal};
@@ -133,6 +134,7 @@ impl Proxy {
             journal,
             own_gate,
             own_route,
+            doubt().1,
         );
         let seat = ShardSeat {
             site: Arc::new(site),

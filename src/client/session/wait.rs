@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
-use super::{OwnLane, Session};
+use super::{OwnLane, Refused, Session};
 use crate::client::links::{LaneAnswer, LaneUse};
 use crate::client::outbox::OutboxState;
 use crate::client::seat::INPUT_BYTES;
@@ -38,10 +38,14 @@ impl Session {
             self.outbox.flush_now();
         }
         if self.eof {
-            return Err(Closed::ClientGone);
+            self.settle().await?;
+            return self.has_left();
         }
         if self.seat.is_stopping() {
             self.settle().await?;
+            if self.outbox.is_withheld() {
+                return Ok(());
+            }
             return Err(Closed::Shutdown);
         }
         poll_fn(|context| {
@@ -49,6 +53,7 @@ impl Session {
             if self.outbox.state() != OutboxState::Open
                 || self.seat.is_stopping()
                 || self.presence.is_wanted()
+                || self.outbox.is_withheld()
             {
                 return Poll::Ready(());
             }
@@ -62,9 +67,17 @@ impl Session {
             // Replies to what was asked before the client's half of the connection ended are
             // still delivered.
             self.settle().await?;
-            return Err(Closed::ClientGone);
+            return self.has_left();
         }
         Ok(())
+    }
+
+    /// The client will send no more, and has its replies unless some of them were refusals.
+    fn has_left(&self) -> Result<(), Closed> {
+        if self.outbox.is_withheld() {
+            return Ok(());
+        }
+        Err(Closed::ClientGone)
     }
 
     /// Reads once. An idle session keeps no buffer.
@@ -149,7 +162,7 @@ impl Session {
     /// read up to a limit, so that its hanging up is seen: a held write of a client that is
     /// gone is dropped.
     pub(super) async fn hold(&mut self) -> Result<(), Closed> {
-        match self.wait_at_gate(None).await? {
+        match self.wait_at_gate(self.refused_since()).await? {
             Waited::Open => Ok(()),
             Waited::BudgetSpent => {
                 let text = self.budget_spent_text();
@@ -159,9 +172,11 @@ impl Session {
     }
 
     pub(in crate::client) fn budget_spent_text(&self) -> String {
+        let why = self.refused.as_ref().map(Refused::reason);
         format!(
-            "TRYAGAIN pointsman: no master took this command within {} ms; it was not executed",
-            self.seat.limits.hold_budget.as_millis()
+            "TRYAGAIN pointsman: no master took this command within {} ms{}; it was not executed",
+            self.seat.limits.hold_budget.as_millis(),
+            why.unwrap_or_default()
         )
     }
 
@@ -170,7 +185,8 @@ impl Session {
         &mut self,
         since: Option<Instant>,
     ) -> Result<Waited, Closed> {
-        self.wait_for_master(since, |gate| gate.is_open()).await
+        let deadline = self.budget_from(since);
+        self.wait_for_master(deadline, |gate| gate.is_open()).await
     }
 
     /// The same, and goes on as soon as those who receive are being moved.
@@ -178,18 +194,22 @@ impl Session {
         &mut self,
         since: Instant,
     ) -> Result<Waited, Closed> {
+        let deadline = self.budget_from(Some(since));
         let may_move = |gate: &Gate| gate.is_open() || gate.is_moving();
-        self.wait_for_master(Some(since), may_move).await
+        self.wait_for_master(deadline, may_move).await
     }
 
-    async fn wait_for_master(
+    pub(super) fn budget_from(&self, since: Option<Instant>) -> Instant {
+        since.unwrap_or_else(Instant::now) + self.seat.limits.hold_budget
+    }
+
+    pub(super) async fn wait_for_master(
         &mut self,
-        since: Option<Instant>,
+        deadline: Instant,
         may_go_on: impl Fn(&Gate) -> bool,
     ) -> Result<Waited, Closed> {
         let watch = self.seat.gate.watch();
         watch.write_waits();
-        let deadline = since.unwrap_or_else(Instant::now) + self.seat.limits.hold_budget;
         let budget = sleep_until(deadline);
         tokio::pin!(budget);
         self.outbox.flush_now();
@@ -229,6 +249,10 @@ impl Session {
     /// Answers the request in front, which was not sent, with an error.
     pub(in crate::client) async fn refuse_front(&mut self, text: &str) -> Result<(), Closed> {
         self.settle().await?;
+        if self.outbox.is_withheld() {
+            // What stood before it has to be seen to first.
+            return Ok(());
+        }
         match self.scanner.scan(&self.input, &self.seat.limits.request) {
             Ok(Request::Complete { len, .. } | Request::Blank { len }) => {
                 self.input.advance(len);

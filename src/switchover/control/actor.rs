@@ -1,17 +1,22 @@
 //! The task of one shard.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::evidence::{Known, Verdict, verdict};
 use super::{Desk, Operation, Order};
+use crate::shard::doubt::Look;
 use crate::switchover::exec::measure::Progress;
 use crate::switchover::exec::{Exec, Gates, Opening, Routes, Site, Task};
-use crate::topology::facts::Role;
 use crate::topology::node::NodeName;
-use crate::topology::watch::{MasterFinding, Snapshot, Watch, find_master};
+use crate::topology::watch::{Snapshot, Watch, find_master};
+
+/// How long the route waits for what is under way on a master that is left.
+const HOLD_WITHIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Actor<G, R> {
     pub site: Arc<Site<G, R>>,
@@ -19,8 +24,12 @@ pub(super) struct Actor<G, R> {
     pub desk: Arc<Desk>,
     pub orders: mpsc::Receiver<Order>,
     pub stopping: CancellationToken,
-    /// Who was last seen following the route's master, and how far it was: the evidence that a node which later says master is no stranger.
-    pub replicas_seen: Vec<(NodeName, u64)>,
+    /// The master that clients write to, and who has what it has.
+    pub known: Known,
+    /// The round in which a doubt is answered.
+    pub asked: Option<(u64, Look)>,
+    /// The last round that was judged.
+    pub judged: u64,
     /// Rounds of the watch before this one asked while an operation changed the roles: a node that
     /// fell silent can keep such a round open for long, and what it brings is history.
     pub believed_from: u64,
@@ -54,11 +63,18 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         if let Some(order) = interrupted {
             self.perform(order).await;
         }
+        let mut news = self.watch.news();
         loop {
             tokio::select! {
                 biased;
                 Some(order) = self.orders.recv() => self.perform(order).await,
-                () = self.watch.next_round() => self.follow().await,
+                () = self.site.doubts.raised(), if self.asked.is_none() => self.look(),
+                // The sender lives as long as the watch.
+                _ = news.changed() => {
+                    news.mark_unchanged();
+                    self.follow().await;
+                    self.looked();
+                }
                 () = self.stopping.cancelled() => break,
             }
         }
@@ -79,7 +95,9 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let (id, progress) = (operation.id.clone(), operation.progress.clone());
         Exec::run(self.site.clone(), id, task, progress, aborted).await;
         // The route's master has changed, most likely, and what followed the old one with it.
-        self.replicas_seen.clear();
+        if let Some(master) = self.site.routes.current().1 {
+            self.known = Known::master(&master);
+        }
         self.believed_from = self.watch.unbegun_round();
         *self.desk.gate() = if self.site.routes.current().1.is_some() {
             "open"
@@ -87,6 +105,23 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             "shut"
         };
         self.desk.running.send_replace(None);
+    }
+
+    /// Somebody doubts that the master is one: the nodes are looked at.
+    fn look(&mut self) {
+        let look = self.site.doubts.look_begins();
+        self.asked = Some((self.watch.unbegun_round(), look));
+        self.watch.want();
+    }
+
+    /// A look that was asked for has been answered, and the route is in line with it.
+    fn looked(&mut self) {
+        let rounds = self.watch.rounds();
+        if let Some((_, look)) = self.asked.take_if(|(enough, _)| rounds >= *enough) {
+            self.site.doubts.look_ended(look);
+        } else if self.asked.is_some() {
+            self.watch.want();
+        }
     }
 
     /// Brings the route in line with what the nodes say, when they say it beyond doubt.
@@ -97,34 +132,45 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let snapshot = self.watch.snapshot();
         let now = Instant::now();
         self.site.routes.saw(lives(&snapshot));
-        let master = self.site.routes.current().1;
-        let Some(master) = master else {
-            match find_master(&snapshot, now) {
-                MasterFinding::One(found) => self.admit(&found).await,
-                finding => tracing::debug!(shard = %self.site.shard, ?finding, "no master yet"),
-            }
+        let routed = self.site.routes.current().1;
+        if self.known.master.is_none() && self.watch.rounds() == self.judged {
+            // Who is master alone among those that have answered so far may not be so among all.
             return;
-        };
-        match verdict(&snapshot, &master, &self.replicas_seen, now) {
+        }
+        self.judged = self.watch.rounds();
+        match verdict(&snapshot, &self.known, routed.is_some(), now) {
+            Verdict::Keep if routed.is_some() => self.known.learn(&snapshot, now),
             Verdict::Keep => {
-                let seen = following(&snapshot, &master, now);
-                if !seen.is_empty() {
-                    self.replicas_seen = seen;
-                }
+                let finding = find_master(&snapshot, now);
+                tracing::debug!(shard = %self.site.shard, ?finding, "no master yet");
             }
             Verdict::Follow(found) => {
-                tracing::warn!(shard = %self.site.shard, from = %master, to = %found,
-                    "the master was changed by somebody else; following");
+                if let Some(from) = &self.known.master {
+                    tracing::warn!(shard = %self.site.shard, %from, to = %found,
+                        "the master was changed by somebody else; following");
+                }
                 self.admit(&found).await;
+                self.known.learn(&snapshot, now);
             }
             Verdict::Shut => {
-                tracing::warn!(shard = %self.site.shard, %master,
+                tracing::warn!(shard = %self.site.shard, master = ?routed,
                     "the master is no master any more and no other has appeared; writes wait");
+                self.hold().await;
                 let replicas = self.site.replicas_of(None);
                 self.site.routes.publish(None, &replicas);
                 self.site.gates.release(Opening::Shut).await;
                 *self.desk.gate() = "shut";
+                self.watch.want();
             }
+        }
+    }
+
+    /// Holds writes while the route changes, so that nothing is published before those who receive
+    /// have been moved, and so that servers which never let blocked clients go are left in time.
+    /// What is under way is refused by the old master, or waits there for nobody knows how long.
+    async fn hold(&self) {
+        if let Err(error) = self.site.gates.hold(HOLD_WITHIN).await {
+            tracing::debug!(shard = %self.site.shard, error, "the route changes all the same");
         }
     }
 
@@ -136,60 +182,15 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         {
             self.site.routes.suit(facts.engine);
         }
+        if self.known.master.is_some() {
+            self.hold().await;
+        }
         let replicas = self.site.replicas_of(Some(master));
         let epoch = self.site.routes.publish(Some(master), &replicas);
         self.site.gates.release(Opening::Open).await;
         *self.desk.gate() = "open";
-        self.replicas_seen.clear();
+        self.known = Known::master(master);
         tracing::info!(shard = %self.site.shard, %master, epoch, "route published");
-    }
-}
-
-/// What to do about a route whose master is `master`.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Keep,
-    Follow(NodeName),
-    /// It says itself that it is no master, and nobody else is one.
-    Shut,
-}
-
-/// **Invariant:** a master that says that it is master is kept, whatever others say; one that is
-/// silent is left only for a node that was seen following it and lost nothing since.
-fn verdict(
-    snapshot: &Snapshot,
-    master: &str,
-    replicas_seen: &[(NodeName, u64)],
-    now: Instant,
-) -> Verdict {
-    let Some(current) = snapshot.node(master) else {
-        return Verdict::Keep;
-    };
-    let finding = find_master(snapshot, now);
-    match (current.fresh(now).map(|facts| &facts.role), finding) {
-        (Some(Role::Master), _) => Verdict::Keep,
-        (Some(role), MasterFinding::One(found)) => {
-            let of_us = snapshot
-                .followed_by(role)
-                .is_some_and(|node| *node.name() == found);
-            if of_us {
-                Verdict::Follow(found)
-            } else {
-                Verdict::Shut
-            }
-        }
-        (Some(_), _) => Verdict::Shut,
-        (None, MasterFinding::One(found)) => {
-            let offset = snapshot
-                .node(&found)
-                .and_then(|node| node.facts.as_ref()?.offset);
-            let known = replicas_seen.iter().find(|(node, _)| *node == found);
-            match (known, offset) {
-                (Some((_, seen)), Some(offset)) if offset >= *seen => Verdict::Follow(found),
-                _ => Verdict::Keep,
-            }
-        }
-        (None, _) => Verdict::Keep,
     }
 }
 
@@ -201,17 +202,4 @@ fn lives(snapshot: &Snapshot) -> Vec<(NodeName, String)> {
         Some((node.name().clone(), run_id))
     };
     snapshot.nodes.iter().filter_map(life).collect()
-}
-
-/// The replicas of `master`, and how far each is.
-fn following(snapshot: &Snapshot, master: &str, now: Instant) -> Vec<(NodeName, u64)> {
-    let Some(master) = snapshot.node(master) else {
-        return Vec::new();
-    };
-    let replica = |node: &crate::topology::watch::Observed| {
-        let facts = node.fresh(now)?;
-        let follows = master.identity.is_followed_by(&facts.role);
-        Some((node.name().clone(), facts.offset?)).filter(|_| follows)
-    };
-    snapshot.nodes.iter().filter_map(replica).collect()
 }

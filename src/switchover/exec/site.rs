@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
+use crate::shard::doubt::Doubts;
 use crate::switchover::journal::Journal;
 use crate::telemetry::SwitchoverMetrics;
 use crate::topology::engine::Engine;
@@ -64,6 +65,8 @@ pub struct Site<G, R> {
     pub switchover: SwitchoverConfig,
     pub connect_timeout: Duration,
     pub metrics: SwitchoverMetrics,
+    /// Where the data path tells that the master refuses.
+    pub doubts: Doubts,
 }
 
 impl<G, R> Site<G, R> {
@@ -74,6 +77,7 @@ impl<G, R> Site<G, R> {
         journal: Journal,
         gates: G,
         routes: R,
+        doubts: Doubts,
     ) -> Site<G, R> {
         Site {
             shard: shard.name.clone(),
@@ -89,6 +93,7 @@ impl<G, R> Site<G, R> {
             switchover: switchover.clone(),
             connect_timeout: proxy.connect_timeout,
             metrics: SwitchoverMetrics::new(&shard.name),
+            doubts,
         }
     }
 

@@ -1,0 +1,127 @@
+//! A master that refuses to be one: what it did not execute is asked once more, of the next.
+//!
+//! The session takes back what was refused and everything behind it, tells the control path that
+//! somebody should look, and waits until there is another master, or a short while: the same one may
+//! have become master again. From then on the requests are like any others.
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Duration, Instant};
+
+use super::{Session, Waited};
+use crate::client::state::{Closed, ReplyMode};
+use crate::resp::refusal::{Refusal, refusal};
+use crate::resp::scan::RequestScanner;
+use crate::shard::doubt::Look;
+
+/// Between two attempts at a master that refuses and remains the master.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+const TOO_LATE: &[u8] =
+    b"-TRYAGAIN pointsman: the master changed and took a later command of this \
+    connection, so this one would come out of order; it was not executed\r\n";
+
+/// A request that has been refused, maybe more than once.
+#[derive(Debug)]
+pub(in crate::client) struct Refused {
+    since: Instant,
+    /// What the client had been told then. Once it is told more, the request has been answered.
+    said: u64,
+    /// The server's words.
+    line: Bytes,
+}
+
+impl Refused {
+    pub(super) fn reason(&self) -> String {
+        let line = String::from_utf8_lossy(&self.line);
+        let line = line.trim_end().trim_start_matches('-');
+        format!(", the server said {line:?}")
+    }
+}
+
+impl Session {
+    /// Since when the request in front has been refused.
+    pub(super) fn refused_since(&self) -> Option<Instant> {
+        let refused = self.refused.as_ref()?;
+        (refused.said == self.outbox.said()).then_some(refused.since)
+    }
+
+    /// Sees to what a lane has withheld.
+    pub(super) async fn refused(&mut self) -> Result<(), Closed> {
+        self.settle().await?;
+        let Some(withheld) = self.outbox.take_withheld() else {
+            return Ok(());
+        };
+        let resolved = withheld.resolve(TOO_LATE);
+        if !resolved.replies.is_empty() {
+            self.outbox.push(&resolved.replies);
+        }
+        if resolved.again.is_empty() {
+            return Ok(());
+        }
+        if resolved.mute && self.reply_mode == ReplyMode::On {
+            self.reply_mode = ReplyMode::SkipNext;
+        }
+        let epoch = self.lane.as_ref().map_or(0, |own| own.epoch);
+        self.ask_again(resolved.again);
+        self.sit_out(epoch, resolved.reason).await
+    }
+
+    /// Puts requests in front of what the client has sent since.
+    pub(in crate::client) fn ask_again(&mut self, mut requests: BytesMut) {
+        requests.extend_from_slice(&self.input);
+        self.input = requests;
+        self.scanner = RequestScanner::default();
+    }
+
+    /// Waits until the request in front, which the master of `epoch` refused with `line`, may be
+    /// sent once more; or answers it, when that may not be.
+    async fn sit_out(&mut self, epoch: u64, line: Bytes) -> Result<(), Closed> {
+        let look = self.note_refusal(line.clone());
+        match self.wait_out_refusal(epoch).await? {
+            Waited::Open => {}
+            Waited::BudgetSpent => {
+                let text = self.budget_spent_text();
+                return self.refuse_front(&text).await;
+            }
+        }
+        let stays = self.seat.epoch() == epoch;
+        let asked = self.seat.doubt.is_answered(look);
+        if stays
+            && asked
+            && refusal(&line) == Some(Refusal::NoReplicas)
+            && !self.seat.is_new_master()
+        {
+            // It lacks replicas, and not because the master has just changed.
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim_end().trim_start_matches('-').to_owned();
+            return self.refuse_front(&text).await;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a refusal, and asks for a look at the nodes.
+    pub(in crate::client) fn note_refusal(&mut self, line: Bytes) -> Look {
+        let since = self.refused_since().unwrap_or_else(Instant::now);
+        let said = self.outbox.said();
+        self.refused = Some(Refused { since, said, line });
+        self.seat.counts.refused.add(1);
+        self.seat.doubt.raise()
+    }
+
+    /// Waits until there is a master of another epoch, or for a short while.
+    pub(in crate::client) async fn wait_out_refusal(
+        &mut self,
+        epoch: u64,
+    ) -> Result<Waited, Closed> {
+        let deadline = self.budget_from(self.refused_since());
+        let again = Instant::now() + RETRY_PAUSE;
+        let seat = std::rc::Rc::clone(&self.seat);
+        let may_go_on = move |gate: &crate::shard::gate::Gate| {
+            seat.epoch() != epoch && (gate.is_open() || gate.is_moving())
+        };
+        let waited = self.wait_for_master(deadline.min(again), may_go_on).await?;
+        Ok(match waited {
+            Waited::BudgetSpent if Instant::now() < deadline => Waited::Open,
+            waited => waited,
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! What a session was answered from the first refusal on, until it is known what becomes of it.
+//!
+//! **Invariants:** what was refused is sent again only if nothing that the session asked for later has
+//! been executed: only a suffix is repeated, so writes are executed in the order in which they were
+//! asked for, or not at all. What may have been executed is never repeated.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::resp::refusal::{Refusal, refusal};
+
+/// One request that has been answered.
+#[derive(Debug)]
+pub struct Answered {
+    pub request: Bytes,
+    pub reply: Bytes,
+    pub write: bool,
+    /// The client asked for no reply.
+    pub mute: bool,
+}
+
+impl Answered {
+    /// Whether the server has certainly executed nothing that changes anything. Whatever runs on a
+    /// shared connection has changed nothing when it answers an error.
+    fn changed_nothing(&self) -> bool {
+        !self.write || self.reply.starts_with(b"-")
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        refusal(&self.reply)
+    }
+}
+
+/// Everything that was answered from the first refusal on.
+#[derive(Debug, Default)]
+pub struct Withheld {
+    answered: Vec<Answered>,
+    part: BytesMut,
+    bytes: usize,
+}
+
+/// What becomes of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// What the client is told now.
+    pub replies: BytesMut,
+    /// What is asked once more.
+    pub again: BytesMut,
+    /// The first of it is to be answered with silence.
+    pub mute: bool,
+    /// Why the first of it was refused, in the server's words.
+    pub reason: Bytes,
+}
+
+impl Withheld {
+    /// A part of the next reply.
+    pub fn part(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        self.part.extend_from_slice(bytes);
+    }
+
+    /// The reply is whole.
+    pub fn whole(&mut self, request: &[u8], write: bool, mute: bool) {
+        self.answered.push(Answered {
+            request: Bytes::copy_from_slice(request),
+            reply: self.part.split().freeze(),
+            write,
+            mute,
+        });
+    }
+
+    /// Bytes of replies.
+    pub fn reply_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Decides. `too_late` is said to what was refused but cannot be asked again.
+    pub fn resolve(&self, too_late: &[u8]) -> Resolved {
+        let changes = |one: &Answered| !one.changed_nothing();
+        let keep = self.answered.iter().rposition(changes);
+        let (told, again) = self
+            .answered
+            .split_at(keep.map_or(0, |last| last + 1).min(self.answered.len()));
+        let mut resolved = Resolved::default();
+        for one in told.iter().filter(|one| !one.mute) {
+            match one.refusal() {
+                Some(_) => resolved.replies.put_slice(too_late),
+                None => resolved.replies.put_slice(&one.reply),
+            }
+        }
+        if let Some(first) = again.first() {
+            resolved.mute = first.mute;
+            let refused = again.iter().find(|one| one.refusal().is_some());
+            resolved.reason = refused.unwrap_or(first).reply.clone();
+        }
+        for one in again {
+            resolved.again.put_slice(&one.request);
+        }
+        resolved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOO_LATE: &[u8] = b"-TRYAGAIN\r\n";
+    const REFUSED: &str = "-READONLY no\r\n";
+
+    /// `(request, reply)`; requests that begin with `w` are writes.
+    fn check(asked: &[(&str, &str)], told: &str, again: &str) {
+        let mut withheld = Withheld::default();
+        for (request, reply) in asked {
+            withheld.part(reply.as_bytes());
+            withheld.whole(request.as_bytes(), request.starts_with('w'), false);
+        }
+        let resolved = withheld.resolve(TOO_LATE);
+        assert_eq!(resolved.replies, told.as_bytes());
+        assert_eq!(resolved.again, again.as_bytes());
+    }
+
+    #[test]
+    fn what_was_refused_and_reads_behind_it_are_asked_again_in_order() {
+        check(
+            &[("w1", REFUSED), ("r2", "$1\r\nx\r\n"), ("w3", REFUSED)],
+            "",
+            "w1r2w3",
+        );
+    }
+
+    #[test]
+    fn a_refused_write_before_an_executed_one_is_not_asked_again() {
+        check(
+            &[("w1", REFUSED), ("r2", ":1\r\n"), ("w3", "+OK\r\n")],
+            "-TRYAGAIN\r\n:1\r\n+OK\r\n",
+            "",
+        );
+        check(
+            &[("w1", REFUSED), ("w2", "+OK\r\n"), ("w3", REFUSED)],
+            "-TRYAGAIN\r\n+OK\r\n",
+            "w3",
+        );
+    }
+
+    #[test]
+    fn a_write_that_failed_for_another_reason_changed_nothing() {
+        check(
+            &[("w1", REFUSED), ("w2", "-ERR wrong number\r\n")],
+            "",
+            "w1w2",
+        );
+    }
+
+    #[test]
+    fn a_value_that_reads_like_a_refusal_is_a_value() {
+        check(
+            &[("w1", REFUSED), ("w2", "$8\r\nREADONLY\r\n")],
+            "-TRYAGAIN\r\n$8\r\nREADONLY\r\n",
+            "",
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Who may be believed to be the master now, when somebody else has changed it. Pure judgement.
+//!
+//! **Invariants:** the master that we have is kept as long as it says that it is one, whatever others
+//! say. Another one is followed on positive evidence only: it says that it is master, alone, and it
+//! holds the history that clients have written to: it was seen following our master, has lost nothing
+//! since, and goes on from the same history where nodes tell it (Redis). An empty node that has just
+//! been started never wins. Without a known history (a proxy that has just been started) whoever is
+//! master alone is believed, and two are none.
+
+use tokio::time::Instant;
+
+use crate::topology::facts::{Link, NodeFacts, Role};
+use crate::topology::node::NodeName;
+use crate::topology::watch::{MasterFinding, Observed, Snapshot, find_master};
+
+/// The master that clients have written to, and who was seen to have what it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    pub master: Option<NodeName>,
+    /// Its `master_replid`, where nodes have one.
+    pub history: Option<String>,
+    /// Its own offset, as seen last.
+    pub offset: Option<u64>,
+    /// Its replicas, and how far each was.
+    pub replicas: Vec<(NodeName, u64)>,
+}
+
+impl Known {
+    /// Nothing but the name: the nodes have not been looked at since it became master.
+    pub fn master(name: &str) -> Known {
+        Known {
+            master: Some(name.into()),
+            ..Known::default()
+        }
+    }
+
+    /// Brings it up to date with what a master that is kept, and its replicas, say.
+    pub fn learn(&mut self, snapshot: &Snapshot, now: Instant) {
+        let Some(master) = self.master.clone() else {
+            return;
+        };
+        let Some(facts) = fresh_master(snapshot, &master, now) else {
+            return;
+        };
+        self.history.clone_from(&facts.history);
+        self.offset = facts.offset;
+        let replicas = following(snapshot, &master, now);
+        if !replicas.is_empty() {
+            self.replicas = replicas;
+        }
+    }
+
+    /// Whether `node` has the history that clients have written to.
+    fn is_held_by(&self, node: &NodeName, facts: &NodeFacts) -> bool {
+        let goes_on = match (&self.history, &facts.history) {
+            (Some(ours), Some(its)) => ours == its || facts.history_before.as_ref() == Some(ours),
+            _ => true,
+        };
+        let seen = match &self.master {
+            Some(master) if master == node => self.offset,
+            _ => self
+                .replicas
+                .iter()
+                .find(|(replica, _)| replica == node)
+                .map(|(_, offset)| *offset),
+        };
+        let has_it = matches!((seen, facts.offset), (Some(seen), Some(has)) if has >= seen);
+        goes_on && has_it && !facts.loading
+    }
+}
+
+/// What to do about the route.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: the route is right, or nothing better is known.
+    Keep,
+    Follow(NodeName),
+    /// Its master says itself that it is none, and nobody else is one.
+    Shut,
+}
+
+/// `routed`: the route names the known master; otherwise it names none.
+pub(super) fn verdict(snapshot: &Snapshot, known: &Known, routed: bool, now: Instant) -> Verdict {
+    let finding = find_master(snapshot, now);
+    let Some(master) = &known.master else {
+        return match finding {
+            MasterFinding::One(found) => Verdict::Follow(found),
+            _ => Verdict::Keep,
+        };
+    };
+    let role = snapshot
+        .node(master)
+        .and_then(|node| node.fresh(now))
+        .map(|facts| &facts.role);
+    if routed && role == Some(&Role::Master) {
+        return Verdict::Keep;
+    }
+    let otherwise = match role {
+        Some(Role::Replica { .. }) if routed => Verdict::Shut,
+        _ => Verdict::Keep,
+    };
+    let MasterFinding::One(found) = finding else {
+        return otherwise;
+    };
+    let Some(facts) = fresh_master(snapshot, &found, now) else {
+        return otherwise;
+    };
+    // A replica whose link is up has what its master has: nothing is left to be compared.
+    let copied = matches!(role, Some(Role::Replica { link: Link::Up, .. }))
+        && role
+            .and_then(|role| snapshot.followed_by(role))
+            .is_some_and(|node| *node.name() == found);
+    if copied || known.is_held_by(&found, facts) {
+        Verdict::Follow(found)
+    } else {
+        otherwise
+    }
+}
+
+fn fresh_master<'s>(snapshot: &'s Snapshot, name: &str, now: Instant) -> Option<&'s NodeFacts> {
+    let facts = snapshot.node(name)?.fresh(now)?;
+    facts.role.is_master().then_some(facts)
+}
+
+/// The replicas of `master`, and how far each is.
+fn following(snapshot: &Snapshot, master: &str, now: Instant) -> Vec<(NodeName, u64)> {
+    let Some(master) = snapshot.node(master) else {
+        return Vec::new();
+    };
+    let replica = |node: &Observed| {
+        let facts = node.fresh(now)?;
+        let follows = master.identity.is_followed_by(&facts.role);
+        Some((node.name().clone(), facts.offset?)).filter(|_| follows)
+    };
+    snapshot.nodes.iter().filter_map(replica).collect()
+}
+
+#[cfg(test)]
+#[path = "evidence_tests.rs"]
+mod tests;

@@ -1,0 +1,146 @@
+use super::*;
+use crate::topology::engine::{Engine, Version};
+use crate::topology::facts::{Life, Mode, SyncCounters};
+use crate::topology::identity::Identity;
+
+/// What a node says: role, offset, history and the history before.
+type Says<'a> = (Option<Role>, u64, &'a str, &'a str);
+
+fn snapshot(nodes: &[(&str, Says<'_>)], now: Instant) -> Snapshot {
+    let observed = |(name, (role, offset, history, before)): &(&str, Says<'_>)| {
+        let name: NodeName = (*name).into();
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let facts = role.clone().map(|role| NodeFacts {
+            node: name.clone(),
+            engine: Engine::Redis,
+            life: Life::default(),
+            version: Version(7, 0, 0),
+            mode: Mode::Standalone,
+            role,
+            offset: Some(*offset),
+            history: text(history),
+            history_before: text(before),
+            attached: Vec::new(),
+            loading: false,
+            backlog_bytes: None,
+            syncs: SyncCounters::default(),
+        });
+        Observed {
+            identity: Identity::unresolved(name),
+            seen_at: facts.is_some().then_some(now),
+            facts,
+            error: None,
+        }
+    };
+    Snapshot {
+        nodes: nodes.iter().map(observed).collect(),
+    }
+}
+
+fn follows(host: &str, link: Link) -> Option<Role> {
+    Some(Role::Replica {
+        host: host.to_owned(),
+        port: 1,
+        link,
+    })
+}
+
+const MASTER: Option<Role> = Some(Role::Master);
+const SILENT: Says<'static> = (None, 0, "", "");
+
+/// What is decided about `later` by one who has seen master `a:1` at 100 of history `h`, followed by
+/// `b:1` at 90.
+fn check(later: &[(&str, Says<'_>)], routed: bool) -> Verdict {
+    let now = Instant::now();
+    let before = [
+        ("a:1", (MASTER, 100, "h", "0")),
+        ("b:1", (follows("a", Link::Up), 90, "h", "0")),
+        ("c:1", SILENT),
+    ];
+    let mut known = Known::master("a:1");
+    known.learn(&snapshot(&before, now), now);
+    verdict(&snapshot(later, now), &known, routed, now)
+}
+
+fn follow(name: &str) -> Verdict {
+    Verdict::Follow(name.into())
+}
+
+#[test]
+fn the_master_that_we_have_is_kept_while_it_says_that_it_is_one() {
+    let alone = [("a:1", (MASTER, 100, "h", "0")), ("b:1", SILENT)];
+    assert_eq!(check(&alone, true), Verdict::Keep);
+    let two = [
+        ("a:1", (MASTER, 100, "h", "0")),
+        ("b:1", (MASTER, 500, "i", "h")),
+    ];
+    assert_eq!(check(&two, true), Verdict::Keep);
+}
+
+#[test]
+fn without_a_route_two_masters_are_none() {
+    let two = [
+        ("a:1", (MASTER, 100, "h", "0")),
+        ("b:1", (MASTER, 500, "i", "h")),
+    ];
+    assert_eq!(check(&two, false), Verdict::Keep);
+}
+
+#[test]
+fn a_demoted_master_is_left_at_once_and_its_successor_followed() {
+    let fenced = ("a:1", (follows("sink", Link::Down), 100, "h", "0"));
+    let waiting = ("b:1", (follows("a", Link::Up), 100, "h", "0"));
+    assert_eq!(check(&[fenced.clone(), waiting], true), Verdict::Shut);
+    let promoted = ("b:1", (MASTER, 100, "i", "h"));
+    assert_eq!(
+        check(&[fenced.clone(), promoted.clone()], true),
+        follow("b:1")
+    );
+    assert_eq!(check(&[fenced, promoted], false), follow("b:1"));
+}
+
+#[test]
+fn a_silent_master_is_left_for_a_replica_that_lost_nothing() {
+    let promoted = |offset| [("a:1", SILENT), ("b:1", (MASTER, offset, "i", "h"))];
+    assert_eq!(check(&promoted(90), true), follow("b:1"), "at the limit");
+    assert_eq!(check(&promoted(89), true), Verdict::Keep, "one below it");
+}
+
+#[test]
+fn an_empty_node_that_was_restarted_never_wins() {
+    let demoted = ("a:1", (follows("sink", Link::Down), 100, "h", "0"));
+    let empty = ("b:1", (MASTER, 0, "n", "0"));
+    assert_eq!(check(&[demoted.clone(), empty], true), Verdict::Shut);
+    let busy_since = ("b:1", (MASTER, 9000, "n", "0"));
+    assert_eq!(check(&[demoted.clone(), busy_since], false), Verdict::Keep);
+    let stranger = ("c:1", (MASTER, 9000, "h", "0"));
+    assert_eq!(check(&[demoted, stranger], false), Verdict::Keep);
+}
+
+#[test]
+fn a_node_that_our_master_has_copied_is_followed_whatever_it_is() {
+    let copied = [
+        ("a:1", (follows("c", Link::Up), 5, "n", "0")),
+        ("c:1", (MASTER, 5, "n", "0")),
+    ];
+    assert_eq!(check(&copied, true), follow("c:1"));
+}
+
+#[test]
+fn a_master_that_was_demoted_and_promoted_again_goes_on() {
+    let again = ("a:1", (MASTER, 100, "j", "h"));
+    assert_eq!(check(&[again], false), follow("a:1"));
+}
+
+#[test]
+fn a_proxy_that_has_just_been_started_believes_whoever_is_master_alone() {
+    let now = Instant::now();
+    let one = snapshot(&[("a:1", (MASTER, 0, "h", "0"))], now);
+    assert_eq!(verdict(&one, &Known::default(), false, now), follow("a:1"));
+    let masters = [
+        ("a:1", (MASTER, 0, "h", "0")),
+        ("b:1", (MASTER, 9, "i", "0")),
+    ];
+    let two = snapshot(&masters, now);
+    assert_eq!(verdict(&two, &Known::default(), false, now), Verdict::Keep);
+}
