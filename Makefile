@@ -1,6 +1,6 @@
 # Everything here works on a fresh Debian or Ubuntu machine that has Rust: `setup` installs the rest.
 
-.PHONY: help setup setup-clients build demo test test-clients test-suite test-suite-switching bench bench-switchover bench-parts lint fmt fmt-check ci
+.PHONY: help setup setup-clients build demo test test-clients test-suite test-suite-switching chaos bench bench-switchover bench-parts lint fmt fmt-check ci
 
 help:       ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -33,6 +33,11 @@ test-suite-switching: setup ## Redis' own tests while the master changes every t
 	@scripts/redis-suite.sh
 	SUITE_REQUIRED=1 SUITE_SWITCHING="$(FILES)" SUITE_SWITCH_MS="$(or $(SWITCH_MS),2000)" \
 		cargo test --test redis_suite switching::
+
+# CHAOS_SEED=7 repeats the decisions of a run; KVROCKS_BIN=/path/to/kvrocks does it to Kvrocks.
+chaos: setup ## random switchovers, crashes and partitions, every reply judged; CHAOS_SECONDS=600
+	CHAOS_SECONDS="$(or $(CHAOS_SECONDS),600)" \
+		cargo test --test chaos as_long_as_wanted -- --nocapture
 
 bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options in BENCH_ARGS="--quick"
 	@scripts/setup.sh bench
