@@ -253,13 +253,18 @@ impl Client {
             (_, [Value::Int(first), Value::Int(second)]) if first + 1 == *second => {
                 book.replied(place, Reply::Number(*second));
             }
+            // Kvrocks refuses each command of its own.
+            (_, [Value::Error(text), Value::Error(second)]) if text == second => {
+                book.refused(place, text);
+            }
             _ => {
                 let text = format!("two INCR of {name} in a transaction: {executed:?}");
                 return Err(Break::Nonsense(text));
             }
         }
-        match (executed, &self.way) {
-            (Value::Error(_), Way::Past(_)) => Err(Break::Moved),
+        let done = matches!(executed.items(), [Value::Int(_), _]);
+        match &self.way {
+            Way::Past(_) if !done => Err(Break::Moved),
             _ => Ok(()),
         }
     }
