@@ -194,6 +194,7 @@ impl Book {
             "MASTERDOWN",
             "NOREPLICAS",
             "EXECABORT",
+            "UNBLOCKED",
         ];
         if !proves.contains(&word.as_str()) {
             let call = self.keys[place.key].ops[place.op].call;

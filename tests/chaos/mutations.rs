@@ -68,6 +68,7 @@ async fn one_operation_too_many_or_too_few_in_a_recorded_history_is_found() {
         relayed: false,
         clients: 12,
         past: 0,
+        patience_ms: 1500,
     };
     let mut world = World::start(&redis(), setting, &mut dice).await;
     let mut nemesis = Nemesis::new(dice.split(), Cruelty::None);

@@ -168,12 +168,12 @@ impl Nemesis {
         }
         let id = order.as_deref().unwrap_or_default();
         self.strikes(world, strike, id, lasts, parties).await;
-        let outcome = match order {
+        let (outcome, report) = match order {
             Ok(id) => outcome(world, &id).await,
-            Err(status) => format!("not begun ({status})"),
+            Err(status) => (format!("not begun ({status})"), String::new()),
         };
         if verbose {
-            eprintln!("  {outcome}");
+            eprintln!("  {outcome} {report}");
         }
         *self.tally.outcomes.entry(outcome).or_default() += 1;
         *self.tally.strikes.entry(strike.kind()).or_default() += 1;
@@ -219,7 +219,7 @@ impl Nemesis {
             }
             Strike::Killed(party) => {
                 let victim = at(party);
-                kill(world, victim, lasts).await;
+                kill(world, victim, lasts, || ()).await;
             }
             Strike::Link(party, fault, whose) => {
                 let relay = world.nodes.all[at(party)].relay.as_ref();
@@ -252,7 +252,7 @@ impl Nemesis {
 }
 
 /// Orders a switchover; the id, or the status of the refusal.
-async fn begin(world: &World, to: &str) -> Result<String, u16> {
+pub async fn begin(world: &World, to: &str) -> Result<String, u16> {
     let body = serde_json::json!({ "to": to }).to_string();
     let path = format!("/v1/shards/{SHARD}/switchover?wait=false");
     match world.admin().post(&path, body).await {
@@ -262,31 +262,41 @@ async fn begin(world: &World, to: &str) -> Result<String, u16> {
     }
 }
 
-/// Waits for the end of an operation, whichever proxy ends it.
-async fn outcome(world: &World, id: &str) -> String {
+/// The journal knew nothing of it, or its end: there was nothing left to do.
+pub const LOST_WITH_PROXY: &str = "not begun, or over, when the proxy died";
+
+/// Waits for the end of an operation, whichever proxy ends it; gives its outcome and whole report.
+pub async fn outcome(world: &World, id: &str) -> (String, String) {
     let deadline = Instant::now() + IN_ORDER_WITHIN;
     while Instant::now() < deadline {
         if let Ok(answer) = world.admin().get(&format!("/v1/operations/{id}")).await {
             if answer.status == 404 {
-                return "over before the proxy died".to_owned();
+                return (LOST_WITH_PROXY.to_owned(), String::new());
             }
             let json = answer.json().unwrap_or_default();
             if let Json::String(outcome) = &json["report"]["outcome"] {
-                return outcome.clone();
+                return (outcome.clone(), json["report"].to_string());
             }
         }
         pause().await;
     }
-    format!("untold: {:?}", world.status().await)
+    let status = world.status().await;
+    ("untold".to_owned(), format!("{status:?}"))
 }
 
 /// Kills a node, and lets its supervisor start it with the role that the proxy sees it in.
-async fn kill(world: &mut World, victim: usize, lasts: Duration) {
+pub async fn kill(
+    world: &mut World,
+    victim: usize,
+    lasts: Duration,
+    killed: impl FnOnce(),
+) -> bool {
     if !world.nodes.all[victim].is_durable().await {
-        return;
+        return false;
     }
     let from = world.routed().await;
     world.nodes.all[victim].kill();
+    killed();
     sleep(lasts).await;
     let deadline = Instant::now() + Duration::from_secs(8);
     let mut leader = world.routed().await;
@@ -301,4 +311,5 @@ async fn kill(world: &mut World, victim: usize, lasts: Duration) {
         _ => NewRole::Master,
     };
     world.nodes.all[victim].restart(Some(role)).await;
+    true
 }

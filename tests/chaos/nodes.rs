@@ -46,7 +46,7 @@ impl Node {
                 "save \"\"\nappendonly yes\nappendfsync always\nrepl-diskless-sync-delay 0\n\
                  repl-backlog-size 64mb\nauto-aof-rewrite-percentage 0\n"
             }
-            EngineKind::Kvrocks => "workers 2\nrocksdb.write_buffer_size 16\n",
+            EngineKind::Kvrocks => "workers 2\nrocksdb.write_buffer_size 16\nlog-dir stdout\n",
         };
         let config = dir.join("node.conf");
         let text = format!("bind {HOST}\nport {port}\ndir {}\n{own}", dir.display());
@@ -110,6 +110,11 @@ impl Node {
         answer.is_some_and(|answer| answer.starts_with("OK"))
     }
 
+    /// The last that it wrote to its log.
+    pub fn log_tail(&self) -> String {
+        format!("{}:\n{}\n", self.name, self.started.log_tail(12))
+    }
+
     pub fn freeze(&self) {
         self.started.signal("STOP").unwrap();
     }
@@ -131,6 +136,10 @@ impl Node {
         let info = self.run("INFO persistence").await.unwrap_or_default();
         let idle = |name| field(&info, name) == Some("0");
         idle("aof_rewrite_in_progress") && idle("aof_rewrite_scheduled") && idle("loading")
+    }
+
+    pub async fn durable(&self) {
+        wait_until("the log is written", async || self.is_durable().await).await;
     }
 
     /// Started again as it was told last, or with the role that its supervisor gives it.

@@ -19,6 +19,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::trap::{Track, Trap};
+
 const READ_BYTES: usize = 16 * 1024;
 /// A trickle delivers what was sent at once in so many drops.
 const DROPS: usize = 12;
@@ -60,6 +62,7 @@ pub struct Relay {
     pub name: String,
     weather: watch::Sender<Weather>,
     backend: Arc<Mutex<String>>,
+    pub trap: Arc<Trap>,
     _accepting: JoinSet<()>,
 }
 
@@ -73,13 +76,14 @@ impl Relay {
             era: 0,
         });
         let backend = Arc::new(Mutex::new(backend.to_owned()));
-        let to = backend.clone();
+        let trap = Arc::new(Trap::new());
+        let (to, traps) = (backend.clone(), trap.clone());
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let to = to.lock().unwrap().clone();
-                open.spawn(link(client, to, seen.clone()));
+                open.spawn(link(client, to, seen.clone(), traps.clone()));
                 while open.try_join_next().is_some() {}
             }
         });
@@ -87,6 +91,7 @@ impl Relay {
             name,
             weather,
             backend,
+            trap,
             _accepting: accepting,
         }
     }
@@ -122,6 +127,8 @@ struct Link {
     born: u64,
     replicates: AtomicBool,
     lost_bytes: AtomicBool,
+    trap: Arc<Trap>,
+    track: Track,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -171,12 +178,19 @@ impl Link {
     }
 }
 
-async fn link(mut client: TcpStream, backend: String, mut weather: watch::Receiver<Weather>) {
+async fn link(
+    mut client: TcpStream,
+    backend: String,
+    mut weather: watch::Receiver<Weather>,
+    trap: Arc<Trap>,
+) {
     let now = *weather.borrow_and_update();
     let link = Link {
         born: now.era,
         replicates: AtomicBool::default(),
         lost_bytes: AtomicBool::default(),
+        trap,
+        track: Track::default(),
     };
     let server = match link.fault(&now) {
         Fault::Refuse => Err(io::ErrorKind::ConnectionRefused.into()),
@@ -219,8 +233,12 @@ async fn pump(
     loop {
         let count = from.read(&mut buffer).await?;
         let bytes = &buffer[..count];
-        if way == Way::There {
-            link.look_at(bytes);
+        match way {
+            Way::There => {
+                link.look_at(bytes);
+                link.trap.request(bytes, &link.track).await;
+            }
+            Way::Back => link.trap.reply(&link.track).await,
         }
         loop {
             let now = *weather.borrow_and_update();

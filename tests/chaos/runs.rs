@@ -31,6 +31,7 @@ async fn run(engine: &Engine, seed: u64, cruelty: Cruelty, lasts: Duration) -> R
         clients: 14,
         // What a master took from others and carried into its death, nobody can give back.
         past: if cruelty == Cruelty::Deaths { 0 } else { 3 },
+        patience_ms: 1500,
     };
     say(&format!(
         "chaos: CHAOS_SEED={seed} {cruelty:?} {:?} {setting:?}",
@@ -58,7 +59,7 @@ async fn run(engine: &Engine, seed: u64, cruelty: Cruelty, lasts: Duration) -> R
 }
 
 /// Past the test runner, which keeps what passing tests print.
-fn say(line: &str) {
+pub fn say(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::book::Book;
 use crate::clients::{Clients, Way};
 use crate::dice::Dice;
-use crate::nodes::{Nodes, pause};
+use crate::nodes::{Node, Nodes, pause};
 use crate::relay::Relay;
 use crate::support::{Admin, Engine, Proxy, Role, SHARD, Settings, Workspace};
 
@@ -27,6 +27,8 @@ pub struct Setting {
     /// Clients through the proxy, and past it.
     pub clients: usize,
     pub past: usize,
+    /// How long a switchover waits for its drain, and for the target.
+    pub patience_ms: u64,
 }
 
 pub struct World {
@@ -48,8 +50,9 @@ impl World {
         let settings = Settings {
             proxy: "hold_budget_ms = 1500\nlog_level = \"info\"".into(),
             switchover: format!(
-                "sync_timeout_ms = 1500\ndrain_timeout_ms = 1000\npause_timeout_ms = {PAUSE_MS}\n\
-                 demote_timeout_ms = 1000\nconfig_rewrite = true"
+                "sync_timeout_ms = {0}\ndrain_timeout_ms = {0}\npause_timeout_ms = {PAUSE_MS}\n\
+                 demote_timeout_ms = 1000\nconfig_rewrite = true",
+                setting.patience_ms
             ),
             ..Settings::default()
         };
@@ -122,8 +125,9 @@ impl World {
                 break;
             };
             if began.elapsed() > IN_ORDER_WITHIN {
-                let tail = self.proxy.log_tail();
-                panic!("not in order after {IN_ORDER_WITHIN:?}: {why}\nproxy:\n{tail}");
+                let proxy = self.proxy.log_tail();
+                let nodes: String = self.nodes.all.iter().map(Node::log_tail).collect();
+                panic!("not in order after {IN_ORDER_WITHIN:?}: {why}\n{proxy}\n{nodes}");
             }
             if began.elapsed() > BY_HAND_AFTER && helped.elapsed() > Duration::from_secs(2) {
                 helped = Instant::now();
