@@ -22,6 +22,7 @@ mod locate;
 mod read;
 mod secret;
 mod shards;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use address::{Address, AddressFault};
 pub use check::{Key, keys};
 pub use locate::Problem;
 pub use secret::Secret;
+pub use tls::{ServerTls, UpstreamTls};
 
 /// A config file larger than this is not read: it is not a config file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -113,6 +115,7 @@ pub struct ProxyConfig {
     pub lanes: usize,
     pub pinned_idle_max: usize,
     pub connect_timeout: Duration,
+    pub tls_handshake_timeout: Duration,
     pub hold_budget: Duration,
     pub shutdown_timeout: Duration,
     pub state_dir: PathBuf,
@@ -188,6 +191,10 @@ pub struct ShardConfig {
     /// `None` when the nodes know only a password, or none at all.
     pub username: Option<String>,
     pub password: Option<Secret>,
+    /// `None`: clients connect in plain TCP.
+    pub tls: Option<ServerTls>,
+    /// `None`: the nodes are reached in plain TCP.
+    pub upstream_tls: Option<UpstreamTls>,
 }
 
 /// How log lines look.

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`resp`] | the protocol: scanner, command table, the replies that the proxy reads itself |
 //! | [`config`] | `config.toml`, checked whole, every problem told at once |
+//! | [`transport`] | connections to clients and nodes, plain or in TLS |
 //! | [`telemetry`] | every metric name and handle, the form of the log |
 //! | [`client`] | data path, downstream: listener, session, outbox, relay |
 //! | [`shard`] | where the two paths meet: gate and route |
@@ -59,5 +60,6 @@ pub mod shard;
 pub mod switchover;
 pub mod telemetry;
 pub mod topology;
+pub mod transport;
 pub mod upstream;
 pub mod worker;

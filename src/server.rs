@@ -40,6 +40,7 @@ use crate::switchover::control::{ShardSeat as ControlSeat, Shards};
 use crate::switchover::exec::Site;
 use crate::switchover::failover;
 use crate::switchover::journal::Journal;
+use crate::transport::{Acceptor, Dialer};
 use crate::worker::{ShardSeat, Worker};
 use crate::{admin, telemetry};
 
@@ -107,7 +108,7 @@ impl Built {
 
         let worker_count = config.proxy.worker_count();
         let mut per_worker: Vec<Vec<ShardSeat>> = (0..worker_count).map(|_| Vec::new()).collect();
-        let (mut seats, mut failovers) = (Vec::new(), Vec::new());
+        let (mut seats, mut failovers, mut acceptors) = (Vec::new(), Vec::new(), Vec::new());
         for shard in &config.shards {
             let (gates, orders) = gate(worker_count);
             let (routes, reader) = route();
@@ -123,7 +124,10 @@ impl Built {
                 doubt,
                 scripts: Arc::default(),
                 cursors: Arc::default(),
+                dialer: Dialer::new(shard.upstream_tls.clone()),
+                acceptor: Acceptor::new(shard.tls.clone()),
             };
+            acceptors.push(shared.acceptor.clone());
             for (seats, orders) in per_worker.iter_mut().zip(orders) {
                 let (name, route) = (shard.name.clone(), reader.clone());
                 seats.push(ShardSeat {
@@ -159,7 +163,7 @@ impl Built {
                 .context("cannot start a worker thread")?;
             workers.push(worker);
         }
-        let listeners = listeners(config, &workers).await?;
+        let listeners = listeners(config, &workers, acceptors).await?;
         Ok(Self {
             workers,
             listeners,
@@ -171,10 +175,14 @@ impl Built {
     }
 }
 
-async fn listeners(config: &Config, workers: &[Worker]) -> anyhow::Result<Vec<Listener>> {
+async fn listeners(
+    config: &Config,
+    workers: &[Worker],
+    acceptors: Vec<Acceptor>,
+) -> anyhow::Result<Vec<Listener>> {
     let next_id = Arc::new(AtomicU64::new(1));
     let mut listeners = Vec::with_capacity(config.shards.len());
-    for (index, shard) in config.shards.iter().enumerate() {
+    for (index, (shard, acceptor)) in config.shards.iter().zip(acceptors).enumerate() {
         let doors: Vec<Door> = workers.iter().map(|worker| worker.door.clone()).collect();
         let clients_max = config.proxy.clients_max;
         let listener = Listener::bind(
@@ -182,6 +190,7 @@ async fn listeners(config: &Config, workers: &[Worker]) -> anyhow::Result<Vec<Li
             index,
             doors,
             clients_max,
+            acceptor,
             Arc::clone(&next_id),
         )
         .await
@@ -226,6 +235,7 @@ fn limits(proxy: &ProxyConfig, policy: Policy) -> Limits {
         lanes_max: proxy.lanes,
         pinned_idle_max: proxy.pinned_idle_max,
         connect_timeout: proxy.connect_timeout,
+        tls_handshake_timeout: proxy.tls_handshake_timeout,
         hold_budget: proxy.hold_budget,
         policy,
     }

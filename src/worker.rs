@@ -27,6 +27,7 @@ use crate::shard::gate::{Gate, GateOrder};
 use crate::shard::gate_control::GateSeat;
 use crate::shard::route::RouteReader;
 use crate::telemetry::WorkerMetrics;
+use crate::transport::{HandshakeError, Stream};
 use crate::upstream::identity::Identity;
 
 /// Connections handed over and not taken up yet, per worker.
@@ -163,16 +164,50 @@ impl Core {
                 return self.forget_one();
             }
         };
-        let session = Session::new(arrival.id, seat, stream);
-        let sessions = Arc::clone(&self.sessions);
+        let (id, seat, sessions) = (arrival.id, Rc::clone(seat), Arc::clone(&self.sessions));
+        if !seat.acceptor.is_tls() {
+            let session = Session::new(id, &seat, Stream::Plain(stream));
+            tasks.spawn_local(async move {
+                session.run().await;
+                sessions.fetch_sub(1, Ordering::Relaxed);
+            });
+            return;
+        }
+        let stop = self.stop.clone();
         tasks.spawn_local(async move {
-            session.run().await;
+            // A handshake that is cut off by the end leaves nothing behind.
+            let stream = tokio::select! {
+                stream = shake_hands(&seat, stream) => stream,
+                () = stop.cancelled() => None,
+            };
+            if let Some(stream) = stream {
+                Session::new(id, &seat, stream).run().await;
+            }
             sessions.fetch_sub(1, Ordering::Relaxed);
         });
     }
 
     fn forget_one(&self) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client's TLS handshake; `None` when it came to nothing, which is logged and counted.
+async fn shake_hands(seat: &Seat, stream: TcpStream) -> Option<Stream> {
+    let peer = stream.peer_addr();
+    let within = seat.limits.tls_handshake_timeout;
+    match seat.acceptor.accept(stream, within).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            let client = peer.map_or_else(|_| "?".to_owned(), |peer| peer.to_string());
+            match error {
+                HandshakeError::Gone => tracing::debug!(client, %error, "client went away"),
+                _ => tracing::warn!(client, %error, "client connection closed"),
+            }
+            let mut closed = seat.counts.closed.borrow_mut();
+            *closed.entry("tls_handshake").or_default() += 1;
+            None
+        }
     }
 }
 

@@ -598,7 +598,7 @@ fn odd_characters_do_not_disturb_the_column() {
 fn manual_switched_on() -> String {
     let elsewhere = |line: &&str| {
         let key = line.split(" = ").next().unwrap_or_default();
-        !key.ends_with("_file") && !key.ends_with("_env")
+        !key.ends_with("_file") && !key.ends_with("_env") && key != "upstream_tls_server_name"
     };
     let manual = manual_uncommented();
     manual

@@ -10,15 +10,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("telemetry", &[]),
     ("shard", &[]),
-    ("upstream", &["resp"]),
-    ("topology", &["resp", "config"]),
-    ("client", &["resp", "upstream", "shard"]),
+    ("transport", &["config"]),
+    ("upstream", &["resp", "transport"]),
+    ("topology", &["resp", "config", "transport"]),
+    ("client", &["resp", "upstream", "shard", "transport"]),
     (
         "switchover",
         &["resp", "config", "topology", "shard", "telemetry"],
     ),
-    ("worker", &["client", "shard", "telemetry", "upstream"]),
-    ("admin", &["config", "switchover"]),
+    (
+        "worker",
+        &["client", "shard", "telemetry", "transport", "upstream"],
+    ),
+    ("admin", &["config", "switchover", "transport"]),
     (
         "server",
         &[
@@ -29,12 +33,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "shard",
             "switchover",
             "telemetry",
+            "transport",
             "worker",
         ],
     ),
     (
         "cli",
-        &["config", "resp", "server", "switchover", "telemetry"],
+        &[
+            "config",
+            "resp",
+            "server",
+            "switchover",
+            "telemetry",
+            "transport",
+        ],
     ),
 ];
 

@@ -144,7 +144,11 @@ async fn a_user_without_the_right_to_fence_is_told_and_nothing_happens() {
     }
     let mut question = question(&servers, 1);
     let (username, password) = (Some("op".to_owned()), Some(Secret::new("pw")));
-    question.credentials = Credentials { username, password };
+    question.credentials = Credentials {
+        username,
+        password,
+        ..Credentials::default()
+    };
     let reasons = preflight(&question).await.err().unwrap();
     assert!(
         reasons.iter().any(|one| one.contains("replicaof")),
@@ -168,8 +172,8 @@ async fn wrong_credentials_are_an_error_that_executed_nothing() {
     let server = Server::redis(&["--requirepass", "right"]).await;
     for password in [None, Some(Secret::new("wrong"))] {
         let credentials = Credentials {
-            username: None,
             password,
+            ..Credentials::default()
         };
         let opened = Connection::open(&server.name, &credentials, "test", STEP).await;
         let error = opened.err().expect("let in");

@@ -15,6 +15,7 @@ use tokio::sync::{OnceCell, mpsc};
 
 use super::outbox::Outbox;
 use crate::resp::scan::ReplyKind;
+use crate::transport::Dialer;
 use crate::upstream::connection::{Connection, DialError};
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Cut, Lane};
@@ -51,6 +52,7 @@ type Proof = (Instant, Rc<OnceCell<Option<Bytes>>>);
 pub struct NodeLinks {
     pub node: Rc<str>,
     pub pool: Pool,
+    dialer: Dialer,
     connect_timeout: Duration,
     /// Told of identities whose lane the node has closed.
     lost: mpsc::Sender<Identity>,
@@ -63,13 +65,15 @@ pub struct NodeLinks {
 impl NodeLinks {
     pub fn new(
         node: &Rc<str>,
+        dialer: &Dialer,
         connect_timeout: Duration,
         pinned_idle_max: usize,
         lost: mpsc::Sender<Identity>,
     ) -> Rc<Self> {
         Rc::new(Self {
             node: Rc::clone(node),
-            pool: Pool::new(pinned_idle_max),
+            pool: Pool::new(dialer.clone(), pinned_idle_max),
+            dialer: dialer.clone(),
             connect_timeout,
             lost,
             retired: Cell::new(false),
@@ -155,13 +159,22 @@ impl NodeLinks {
         Ok(LaneAnswer::Open(lane))
     }
 
+    /// A new connection with this identity, not one that is kept.
+    pub async fn dial(
+        &self,
+        identity: &Identity,
+        deadline: Duration,
+    ) -> Result<Connection, DialError> {
+        Connection::dial(&self.dialer, &self.node, identity, deadline).await
+    }
+
     async fn dial_and_ping(
         &self,
         identity: &Identity,
     ) -> Result<(Connection, Option<Bytes>), DialError> {
         let node = &*self.node;
         let deadline = self.connect_timeout;
-        let mut connection = Connection::dial(node, identity, deadline).await?;
+        let mut connection = self.dial(identity, deadline).await?;
         let silent = |_| DialError::Silent {
             node: node.to_owned(),
             after: deadline,

@@ -16,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::transport::Acceptor;
+
 /// Connections the kernel may keep for us while we are busy.
 const BACKLOG: i32 = 4096;
 /// A client that is silent for this long is asked by the kernel whether it is still there; Redis'
@@ -47,6 +49,7 @@ pub struct Listener {
     shard: usize,
     doors: Vec<Door>,
     clients_max: usize,
+    acceptor: Acceptor,
     /// `CLIENT ID`s, over all shards.
     next_id: Arc<AtomicU64>,
 }
@@ -58,6 +61,7 @@ impl Listener {
         shard: usize,
         doors: Vec<Door>,
         clients_max: usize,
+        acceptor: Acceptor,
         next_id: Arc<AtomicU64>,
     ) -> io::Result<Self> {
         let address = lookup_host(address)
@@ -69,6 +73,7 @@ impl Listener {
             shard,
             doors,
             clients_max,
+            acceptor,
             next_id,
         })
     }
@@ -100,8 +105,11 @@ impl Listener {
             .map(|door| door.sessions.load(Ordering::Relaxed))
             .sum();
         if total >= self.clients_max {
-            // Best effort: the client's socket buffer is empty, so this does not block.
-            let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+            // In TLS nothing can be said before a handshake, which is what there is no room for.
+            if !self.acceptor.is_tls() {
+                // Best effort: the client's socket buffer is empty, so this does not block.
+                let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+            }
             return;
         }
         let least = self

@@ -130,7 +130,7 @@ impl Session {
             }
             let connected = match from {
                 Source::Pool => links.pool.take(&links.node, &self.identity, deadline).await,
-                Source::Fresh => Connection::dial(&links.node, &self.identity, deadline).await,
+                Source::Fresh => links.dial(&self.identity, deadline).await,
             };
             match connected {
                 Ok(connection) => {

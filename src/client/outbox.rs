@@ -17,13 +17,13 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{Sleep, sleep};
 
 use super::counts::Counts;
 use super::state::Closed;
 use super::withheld::Withheld;
 use crate::shard::gate::Gate;
+use crate::transport::WriteHalf;
 use crate::upstream::lane::ReplySink;
 
 /// A larger buffer is given back to the allocator once it is empty.
@@ -76,7 +76,7 @@ pub enum Broken {
 /// Replies on their way to one client.
 #[derive(Debug)]
 pub struct Outbox {
-    write: OwnedWriteHalf,
+    write: WriteHalf,
     buffer: RefCell<BytesMut>,
     buffer_max: usize,
     owed: Cell<usize>,
@@ -101,7 +101,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn new(
-        write: OwnedWriteHalf,
+        write: WriteHalf,
         buffer_max: usize,
         gate: Rc<Gate>,
         counts: Rc<Counts>,
@@ -151,12 +151,12 @@ impl Outbox {
 
     /// All bytes that have ever been said to the client.
     pub fn said(&self) -> u64 {
-        self.taken.get() + self.backlog() as u64
+        self.taken.get() + self.buffer.borrow().len() as u64
     }
 
-    /// Bytes that the client has not taken yet.
+    /// Bytes that the client has not taken yet; in TLS what is encrypted counts as one.
     pub fn backlog(&self) -> usize {
-        self.buffer.borrow().len()
+        self.buffer.borrow().len() + usize::from(self.write.has_unsent())
     }
 
     /// Whether the client leaves so much untaken that its next requests have to wait.
@@ -235,7 +235,7 @@ impl Outbox {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked.set(true);
-                    match self.write.as_ref().poll_write_ready(context) {
+                    match self.write.poll_write_ready(context) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(_)) => self.fail(OutboxState::Broken(Broken::Gone)),
                         Poll::Pending => return Poll::Pending,
@@ -257,6 +257,7 @@ impl Outbox {
             self.taken.set(self.taken.get() + sent as u64);
             buffer.advance(sent);
         }
+        self.write.try_flush()?;
         self.room.set(ROOM_BYTES);
         if buffer.capacity() > KEEP_BYTES {
             *buffer = BytesMut::new();

@@ -30,7 +30,8 @@ use crate::shard::doubt::Doubt;
 use crate::shard::failover::FailoverDesk;
 use crate::shard::gate::Gate;
 use crate::shard::route::{Life, RouteCache, RouteReader};
-use crate::upstream::connection::{Connection, DialError};
+use crate::transport::{Acceptor, Dialer};
+use crate::upstream::connection::DialError;
 use crate::upstream::identity::Identity;
 
 /// Input buffers kept for the next session that has something to read.
@@ -54,6 +55,7 @@ pub struct Limits {
     pub lanes_max: usize,
     pub pinned_idle_max: usize,
     pub connect_timeout: Duration,
+    pub tls_handshake_timeout: Duration,
     /// How long a command waits for a master.
     pub hold_budget: Duration,
     pub policy: Policy,
@@ -85,6 +87,8 @@ pub struct Shared {
     pub doubt: Doubt,
     pub scripts: Arc<ScriptStore>,
     pub cursors: Arc<Cursors>,
+    pub dialer: Dialer,
+    pub acceptor: Acceptor,
 }
 
 /// One worker's seat at one shard.
@@ -102,6 +106,8 @@ pub struct Seat {
     pub failover: FailoverDesk,
     pub doubt: Doubt,
     pub cursors: Arc<Cursors>,
+    dialer: Dialer,
+    pub acceptor: Acceptor,
     reader: RouteReader,
     route: RefCell<RouteCache>,
     nodes: RefCell<HashMap<Rc<str>, Rc<NodeLinks>>>,
@@ -137,6 +143,8 @@ impl Seat {
             lost,
             scripts: Scripts::new(shared.scripts),
             cursors: shared.cursors,
+            dialer: shared.dialer,
+            acceptor: shared.acceptor,
             reader: route.clone(),
             pause: shared.pause,
             failover: shared.failover,
@@ -233,6 +241,7 @@ impl Seat {
         let links = nodes.entry(Rc::clone(node)).or_insert_with(|| {
             NodeLinks::new(
                 node,
+                &self.dialer,
                 self.limits.connect_timeout,
                 self.limits.pinned_idle_max,
                 self.lost.clone(),
@@ -354,7 +363,7 @@ impl Seat {
         let Some((_, links)) = self.master() else {
             return;
         };
-        match Connection::dial(&links.node, identity, self.limits.connect_timeout).await {
+        match links.dial(identity, self.limits.connect_timeout).await {
             Ok(connection) => links.pool.give_back(connection),
             // A server that is full or busy says nothing about the user.
             Err(DialError::Refused { reply, .. })

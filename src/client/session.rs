@@ -21,8 +21,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 
 use super::cursors::CursorKey;
 use super::links::LaneUse;
@@ -36,6 +34,7 @@ use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Pin, Verdict, classify};
 use crate::resp::scan::{Form, Request, RequestScanner, args, reframe};
 use crate::shard::route::Life;
+use crate::transport::{ReadHalf, Stream};
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
 
@@ -61,7 +60,7 @@ pub struct Session {
     pub(super) seat: Rc<Seat>,
     pub(super) presence: Arc<Presence>,
     seat_key: usize,
-    pub(super) read: OwnedReadHalf,
+    pub(super) read: ReadHalf,
     pub(super) input: BytesMut,
     pub(super) scanner: RequestScanner,
     pub(super) outbox: Rc<Outbox>,
@@ -120,19 +119,20 @@ pub(super) enum Step {
 }
 
 impl Session {
-    pub fn new(id: u64, seat: &Rc<Seat>, stream: TcpStream) -> Self {
+    pub fn new(id: u64, seat: &Rc<Seat>, stream: Stream) -> Self {
         let presence = Arc::new(Presence::new(id));
-        if let (Ok(addr), Ok(laddr)) = (stream.peer_addr(), stream.local_addr()) {
+        let socket = stream.socket();
+        if let (Ok(addr), Ok(laddr)) = (socket.peer_addr(), socket.local_addr()) {
             seat.registry.insert(Entry {
                 presence: Arc::clone(&presence),
                 door: seat.door.clone(),
                 addr,
                 laddr,
-                fd: stream.as_raw_fd(),
+                fd: socket.as_raw_fd(),
                 about: About::default(),
             });
         }
-        let (read, write) = stream.into_split();
+        let (read, write) = stream.split();
         let outbox = Outbox::new(
             write,
             seat.limits.output_buffer_bytes_max,

@@ -11,6 +11,7 @@ use super::ShardConfig;
 use super::address::Address;
 use super::read::{self, Findings, Found, Outside, Section};
 use super::secret::{Secret, SecretKeys, read_secret};
+use super::tls::{self, ServerTls, UpstreamTls};
 
 const SHARDS_MAX: usize = 1024;
 const NODES_MAX: usize = 64;
@@ -29,6 +30,8 @@ pub struct ShardRead {
     nodes: Vec<Found<String>>,
     username: Option<String>,
     password: Option<Secret>,
+    tls: Option<ServerTls>,
+    upstream_tls: Option<UpstreamTls>,
 }
 
 impl ShardRead {
@@ -40,6 +43,8 @@ impl ShardRead {
             nodes: self.nodes.into_iter().map(|node| node.value).collect(),
             username: self.username,
             password: self.password,
+            tls: self.tls,
+            upstream_tls: self.upstream_tls,
         }
     }
 }
@@ -126,6 +131,8 @@ pub fn read_shard<'a>(
         let advice = "`username` has no `password` beside it: add one or remove the user name";
         s.report(username.span.clone(), advice.to_owned());
     }
+    let tls = tls::read_server(s, outside);
+    let upstream_tls = tls::read_upstream(s, outside);
     section.finish();
     ShardRead {
         name,
@@ -133,6 +140,8 @@ pub fn read_shard<'a>(
         nodes,
         username: username.map(|found| found.value),
         password: password.secret(),
+        tls,
+        upstream_tls,
     }
 }
 

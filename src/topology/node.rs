@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Secret, ShardConfig};
@@ -19,15 +18,18 @@ use crate::resp::reply::{ReplyDecoder, ReplyError, Value};
 use crate::resp::scan::write_request;
 pub use crate::topology::engine::{Abilities, Engine, Version};
 pub use crate::topology::facts::NodeFacts;
+use crate::transport::{Dialer, Stream};
 
 /// `host:port` as the config names the node.
 pub type NodeName = Arc<str>;
 
-/// What a control connection logs in with.
+/// What a control connection reaches a node with.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     pub username: Option<String>,
     pub password: Option<Secret>,
+    /// How it gets there.
+    pub dialer: Dialer,
 }
 
 impl Credentials {
@@ -35,6 +37,7 @@ impl Credentials {
         Credentials {
             username: shard.username.clone(),
             password: shard.password.clone(),
+            dialer: Dialer::new(shard.upstream_tls.clone()),
         }
     }
 }
@@ -49,7 +52,7 @@ pub fn words(args: &[&str]) -> Vec<Bytes> {
 /// A control connection, authenticated and named.
 pub struct Connection {
     node: NodeName,
-    stream: TcpStream,
+    stream: Stream,
     local: SocketAddr,
     peer: SocketAddr,
     decoder: ReplyDecoder,
@@ -73,14 +76,15 @@ impl Connection {
             reason,
         };
         let deadline = Instant::now() + within;
-        let stream = timeout_at(deadline, TcpStream::connect(node.as_ref()))
+        let stream = timeout_at(deadline, credentials.dialer.connect(node))
             .await
-            .map_err(|_| unreachable(format!("no connection within {} ms", within.as_millis())))?
+            .map_err(|_| unreachable(too_late(credentials, within)))?
             .map_err(|error| unreachable(error.to_string()))?;
-        let prepared = stream
-            .set_nodelay(true)
-            .and_then(|()| Ok((stream.local_addr()?, stream.peer_addr()?)));
-        let (local, peer) = prepared.map_err(|error| unreachable(error.to_string()))?;
+        let socket = stream.socket();
+        let addresses = socket
+            .local_addr()
+            .and_then(|local| Ok((local, socket.peer_addr()?)));
+        let (local, peer) = addresses.map_err(|error| unreachable(error.to_string()))?;
         let mut connection = Connection {
             node: node.clone(),
             stream,
@@ -248,6 +252,7 @@ impl Connection {
                 count => *sent += count,
             }
         }
+        self.stream.flush().await?;
         let mut values = Vec::with_capacity(replies);
         while values.len() < replies {
             match self.decoder.next_value()? {
@@ -260,6 +265,15 @@ impl Connection {
         }
         Ok(values)
     }
+}
+
+/// A node that waits for RESP says nothing to a TLS handshake.
+fn too_late(credentials: &Credentials, within: Duration) -> String {
+    let within_ms = within.as_millis();
+    if credentials.dialer.is_tls() {
+        return format!("no TLS connection within {within_ms} ms; is that its TLS port?");
+    }
+    format!("no connection within {within_ms} ms")
 }
 
 /// Why an exchange ended early, before it is known which node and how much was sent.

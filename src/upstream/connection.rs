@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::identity::{Identity, Resp};
 use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, write_request};
+use crate::transport::{Dialer, ReadHalf, WriteHalf};
 
 /// A reply that the proxy itself waits for (`+OK`, `HELLO`'s map) is never longer.
 const OWN_REPLY_BYTES_MAX: usize = 1 << 20;
@@ -23,8 +22,8 @@ const OWN_REPLY_BYTES_MAX: usize = 1 << 20;
 /// An established connection and what was read from it but not used yet.
 #[derive(Debug)]
 pub struct Connection {
-    pub read: OwnedReadHalf,
-    pub write: OwnedWriteHalf,
+    pub read: ReadHalf,
+    pub write: WriteHalf,
     pub input: BytesMut,
     pub scanner: ReplyScanner,
     pub identity: Identity,
@@ -63,6 +62,7 @@ pub enum CallError {
 impl Connection {
     /// Connects to `node` and takes on `identity`, all within `deadline`.
     pub async fn dial(
+        dialer: &Dialer,
         node: &str,
         identity: &Identity,
         deadline: Duration,
@@ -72,12 +72,12 @@ impl Connection {
             after: deadline,
         };
         let established = async {
-            match Self::establish(node, identity, Turn::AuthFirst).await {
+            match Self::establish(dialer, node, identity, Turn::AuthFirst).await {
                 // A user who may not SELECT is in a database from before it had to say who it is.
                 Err(DialError::Refused { reply, .. })
                     if identity.db != 0 && reply.starts_with(b"-NOPERM") =>
                 {
-                    Self::establish(node, identity, Turn::SelectFirst).await
+                    Self::establish(dialer, node, identity, Turn::SelectFirst).await
                 }
                 established => established,
             }
@@ -87,15 +87,19 @@ impl Connection {
             .unwrap_or_else(|_| Err(silent()))
     }
 
-    async fn establish(node: &str, identity: &Identity, turn: Turn) -> Result<Self, DialError> {
+    async fn establish(
+        dialer: &Dialer,
+        node: &str,
+        identity: &Identity,
+        turn: Turn,
+    ) -> Result<Self, DialError> {
         let unreachable = |error: io::Error| DialError::Unreachable {
             node: node.to_owned(),
             reason: error.to_string(),
         };
-        let stream = TcpStream::connect(node).await.map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
-        let addr = stream.local_addr().map_err(unreachable)?;
-        let (read, write) = stream.into_split();
+        let stream = dialer.connect(node).await.map_err(unreachable)?;
+        let addr = stream.socket().local_addr().map_err(unreachable)?;
+        let (read, write) = stream.split();
         let mut connection = Self {
             read,
             write,
@@ -162,7 +166,8 @@ impl Connection {
 
     async fn send(&mut self, request: &[u8]) -> io::Result<()> {
         use tokio::io::AsyncWriteExt;
-        self.write.write_all(request).await
+        self.write.write_all(request).await?;
+        self.write.flush().await
     }
 
     /// Waits for one whole reply; the caller sets the deadline.
@@ -204,10 +209,10 @@ impl Connection {
     }
 }
 
-/// Writes until `out` is empty. `Pending`: the server reads too slowly, and the task is woken when it
-/// takes more.
+/// Writes until `out` is empty and has left. `Pending`: the server reads too slowly, and the task
+/// is woken when it takes more.
 pub fn poll_write_all(
-    write: &OwnedWriteHalf,
+    write: &WriteHalf,
     out: &mut BytesMut,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
@@ -219,22 +224,26 @@ pub fn poll_write_all(
 
 /// The same for what is behind the first `sent` bytes, all of which stay where they are.
 pub fn poll_write_from(
-    write: &OwnedWriteHalf,
+    write: &WriteHalf,
     out: &[u8],
     sent: &mut usize,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    while let Some(rest) = out.get(*sent..).filter(|rest| !rest.is_empty()) {
-        match write.try_write(rest) {
-            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Ok(more) => *sent += more,
+    loop {
+        let attempt = match out.get(*sent..).filter(|rest| !rest.is_empty()) {
+            Some(rest) => write.try_write(rest).map(Some),
+            None => write.try_flush().map(|()| None),
+        };
+        match attempt {
+            Ok(None) => return Poll::Ready(Ok(())),
+            Ok(Some(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Ok(Some(more)) => *sent += more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                ready!(write.as_ref().poll_write_ready(context))?;
+                ready!(write.poll_write_ready(context))?;
             }
             Err(error) => return Poll::Ready(Err(error)),
         }
     }
-    Poll::Ready(Ok(()))
 }
 
 /// The commands that give a fresh connection an identity, sent in one write.

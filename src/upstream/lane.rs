@@ -25,13 +25,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::io::poll_read_buf;
 
 use super::connection::Connection;
 use super::on_way::OnWay;
 use crate::resp::refusal::{self, Verdict};
 use crate::resp::scan::{Reply, ReplyScanner};
+use crate::transport::{ReadHalf, WriteHalf};
 
 /// Room made before each read from the server.
 const READ_BYTES: usize = 64 * 1024;
@@ -91,7 +91,7 @@ pub enum Cut {
 /// A shared connection. Sessions hold it by `Rc`; its task ends when the connection does.
 #[derive(Debug)]
 pub struct Lane<S> {
-    write: OwnedWriteHalf,
+    write: WriteHalf,
     on_way: RefCell<OnWay>,
     waiters: RefCell<VecDeque<Waiter<S>>>,
     owed: Cell<usize>,
@@ -107,7 +107,7 @@ pub struct Lane<S> {
 #[derive(Debug)]
 pub struct LaneTask<S> {
     lane: Rc<Lane<S>>,
-    read: OwnedReadHalf,
+    read: ReadHalf,
     input: BytesMut,
     scanner: ReplyScanner,
     touched: Vec<Rc<S>>,

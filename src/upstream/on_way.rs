@@ -13,10 +13,10 @@ use std::io;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
-use tokio::net::tcp::OwnedWriteHalf;
 
 use super::connection::poll_write_from;
 use crate::resp::scan::{Form, Request, RequestLimits, RequestScanner};
+use crate::transport::WriteHalf;
 
 /// Lanes carry what sessions have scanned within their own limits.
 const NO_LIMITS: RequestLimits = RequestLimits {
@@ -49,7 +49,7 @@ impl OnWay {
     /// Writes what is unsent. `Pending`: the server reads too slowly.
     pub(super) fn poll_send(
         &mut self,
-        write: &OwnedWriteHalf,
+        write: &WriteHalf,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         poll_write_from(write, &self.bytes, &mut self.sent, context)

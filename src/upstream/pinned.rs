@@ -10,18 +10,21 @@ use std::time::Duration;
 
 use super::connection::{Connection, DialError};
 use super::identity::Identity;
+use crate::transport::Dialer;
 
 /// Idle connections of one worker to one node, by identity.
 #[derive(Debug)]
 pub struct Pool {
     idle: RefCell<HashMap<Identity, Vec<Connection>>>,
     idle_max: usize,
+    dialer: Dialer,
 }
 
 impl Pool {
     /// Keeps at most `idle_max` idle connections.
-    pub fn new(idle_max: usize) -> Self {
+    pub fn new(dialer: Dialer, idle_max: usize) -> Self {
         Self {
+            dialer,
             idle: RefCell::default(),
             idle_max,
         }
@@ -40,7 +43,7 @@ impl Pool {
                 return Ok(connection);
             }
         }
-        Connection::dial(node, identity, deadline).await
+        Connection::dial(&self.dialer, node, identity, deadline).await
     }
 
     fn pop(&self, identity: &Identity) -> Option<Connection> {

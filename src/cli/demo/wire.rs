@@ -7,10 +7,11 @@
 //! Trade-off: a reply that arrives in pieces is looked at again from its start, which is quadratic
 //! for wide arrays. The checks read flat replies, where only the header is looked at twice.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -87,8 +88,14 @@ pub enum WireError {
     Garbled(String),
 }
 
+/// What bytes travel through: a socket, or TLS on one.
+pub trait Pipe: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Pipe for T {}
+
 pub struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Pipe>,
+    local: SocketAddr,
     unread: BytesMut,
     deadline: Duration,
 }
@@ -99,11 +106,18 @@ impl Wire {
             .await
             .map_err(|_| WireError::Deadline(CALL_DEADLINE))??;
         stream.set_nodelay(true)?;
-        Ok(Wire {
-            stream,
+        let local = stream.local_addr()?;
+        Ok(Wire::over(stream, local))
+    }
+
+    /// On a connection that is made already, from `local`.
+    pub fn over(stream: impl Pipe + 'static, local: SocketAddr) -> Wire {
+        Wire {
+            stream: Box::new(stream),
+            local,
             unread: BytesMut::with_capacity(16 * 1024),
             deadline: CALL_DEADLINE,
-        })
+        }
     }
 
     pub fn with_deadline(mut self, deadline: Duration) -> Wire {
@@ -113,7 +127,7 @@ impl Wire {
 
     /// The address of our own end, as CLIENT LIST shows it.
     pub fn local_addr(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.stream.local_addr()
+        Ok(self.local)
     }
 
     pub async fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Value, WireError> {
@@ -134,7 +148,11 @@ impl Wire {
     }
 
     pub async fn send_raw(&mut self, bytes: &[u8]) -> Result<(), WireError> {
-        timeout(self.deadline, self.stream.write_all(bytes))
+        let sent = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        timeout(self.deadline, sent)
             .await
             .map_err(|_| WireError::Deadline(self.deadline))?
             .map_err(WireError::Io)

@@ -1,0 +1,92 @@
+//! Connections to the nodes of one shard.
+//!
+//! **Invariant:** a connection made after [`Dialer::set`] is made as that says; one made before
+//! stays as it is.
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use super::Stream;
+use crate::config::UpstreamTls;
+
+/// How the nodes of a shard are reached: plain, or in TLS. Clones share what is set.
+#[derive(Clone, Debug, Default)]
+pub struct Dialer {
+    tls: Arc<ArcSwapOption<UpstreamTls>>,
+}
+
+impl Dialer {
+    pub fn new(tls: Option<UpstreamTls>) -> Self {
+        let dialer = Self::default();
+        dialer.set(tls);
+        dialer
+    }
+
+    pub fn set(&self, tls: Option<UpstreamTls>) {
+        self.tls.store(tls.map(Arc::new));
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.load().is_some()
+    }
+
+    /// Connects to `node` (`host:port`). The caller sets the deadline.
+    pub async fn connect(&self, node: &str) -> io::Result<Stream> {
+        let socket = TcpStream::connect(node).await?;
+        socket.set_nodelay(true)?;
+        let Some(tls) = self.tls.load_full() else {
+            return Ok(Stream::Plain(socket));
+        };
+        let name = match &tls.server_name {
+            Some(name) => name.clone(),
+            None => name_of(node)?,
+        };
+        let shaken = TlsConnector::from(Arc::clone(&tls.config))
+            .connect(name, socket)
+            .await;
+        let stream = shaken.map_err(|error| {
+            io::Error::new(error.kind(), format!("no TLS with it: {}", told(&error)))
+        })?;
+        Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
+    }
+}
+
+fn name_of(node: &str) -> io::Result<ServerName<'static>> {
+    let host = node.rsplit_once(':').map_or(node, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(host.to_owned()).map_err(|_| {
+        io::Error::other(format!(
+            "no certificate can be for the name {host}: set upstream_tls_server_name"
+        ))
+    })
+}
+
+/// What went wrong, and for what can be set right in the config also how.
+fn told(error: &io::Error) -> String {
+    use rustls::CertificateError as Certificate;
+    use rustls::Error;
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    let advice = match cause {
+        Some(Error::InvalidCertificate(Certificate::UnknownIssuer)) => {
+            "; name the authority that signed its certificate in upstream_tls_ca_file"
+        }
+        Some(Error::InvalidCertificate(
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+        )) => "; name it as its certificate does, or set upstream_tls_server_name",
+        Some(Error::InvalidCertificate(
+            Certificate::Expired | Certificate::ExpiredContext { .. },
+        )) => "; give the node a new one",
+        Some(Error::InvalidMessage(_)) => "; is that its TLS port?",
+        Some(Error::AlertReceived(_)) => {
+            "; it may want a certificate: set upstream_tls_cert_file and upstream_tls_key_file"
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => "; is that its TLS port?",
+        _ => "",
+    };
+    format!("{error}{advice}")
+}
