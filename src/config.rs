@@ -20,6 +20,7 @@ mod admin;
 mod check;
 mod locate;
 mod read;
+mod renew;
 mod secret;
 mod shards;
 mod tls;

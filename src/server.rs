@@ -8,9 +8,14 @@
 //! accepted any more, sessions end as soon as nothing of theirs is under way, at the latest after
 //! `shutdown_timeout_ms`. A second signal ends the process at once.
 //!
+//! SIGHUP reads the config again ([`reload`]).
+//!
 //! **Invariant:** the writing halves of gates and routes are made here and given to the control
 //! path alone.
 
+mod reload;
+
+use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,10 +34,10 @@ use crate::client::listener::{Door, Listener};
 use crate::client::pause::Pause;
 use crate::client::registry::Registry;
 use crate::client::seat::{Limits, Shared};
-use crate::config::{CommandAnswer, CommandsConfig, Config, ProxyConfig};
+use crate::config::{CommandAnswer, CommandsConfig, Config, ProxyConfig, ShardConfig};
 use crate::resp::command::policy::{Group, Policy, Ruling};
 use crate::resp::scan::RequestLimits;
-use crate::shard::doubt::doubt;
+use crate::shard::doubt::{Doubts, doubt};
 use crate::shard::failover::{FailoverRequest, failover};
 use crate::shard::gate_control::{GateControl, gate};
 use crate::shard::route::{RouteControl, route};
@@ -40,16 +45,18 @@ use crate::switchover::control::{ShardSeat as ControlSeat, Shards};
 use crate::switchover::exec::Site;
 use crate::switchover::failover;
 use crate::switchover::journal::Journal;
-use crate::transport::{Acceptor, Dialer};
+use crate::transport::Acceptor;
 use crate::worker::{ShardSeat, Worker};
 use crate::{admin, telemetry};
+use reload::{Reload, ShardParts};
 
 /// Histograms grow until they are swept.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs the proxy until it is told to end and every client has been let go.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let signals = Signals::new().context("cannot listen for signals")?;
+/// Runs the proxy until it is told to end and every client has been let go. `path` is where the
+/// config came from.
+pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
     let stop = CancellationToken::new();
     let metrics = telemetry::install();
     let built = Built::new(&config, &stop).await?;
@@ -70,7 +77,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!(admin = %built.admin_address, "pointsman serves");
 
-    signals.stop_ordered().await;
+    let mut reload = Reload {
+        path,
+        current: config,
+        guard,
+        clients_max: built.clients_max,
+        shards: built.parts,
+        control: Arc::new(shards.clone()),
+    };
+    while signals.next().await == Ordered::Reload {
+        reload.run().await;
+    }
+    signals.end_at_once_if_repeated();
     tracing::info!(
         "stopping: operations and clients are let finish; a second signal does not wait"
     );
@@ -94,6 +112,9 @@ struct Built {
     failovers: Vec<(Arc<str>, mpsc::Receiver<FailoverRequest>)>,
     admin: TcpListener,
     admin_address: String,
+    clients_max: Arc<AtomicUsize>,
+    /// What a reload changes of each shard.
+    parts: Vec<ShardParts>,
 }
 
 impl Built {
@@ -108,7 +129,7 @@ impl Built {
 
         let worker_count = config.proxy.worker_count();
         let mut per_worker: Vec<Vec<ShardSeat>> = (0..worker_count).map(|_| Vec::new()).collect();
-        let (mut seats, mut failovers, mut acceptors) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut seats, mut failovers, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for shard in &config.shards {
             let (gates, orders) = gate(worker_count);
             let (routes, reader) = route();
@@ -116,6 +137,9 @@ impl Built {
             let (desk, requests) = failover();
             let (doubt, doubts) = doubt();
             failovers.push((Arc::from(shard.name.as_str()), requests));
+            let site = Arc::new(site(config, shard, gates, routes, doubts)?);
+            let handshake = config.proxy.tls_handshake_timeout;
+            let acceptor = Acceptor::new(shard.tls.clone(), handshake);
             let shared = Shared {
                 sessions_live: Arc::clone(&sessions),
                 registry: Registry::default(),
@@ -124,10 +148,9 @@ impl Built {
                 doubt,
                 scripts: Arc::default(),
                 cursors: Arc::default(),
-                dialer: Dialer::new(shard.upstream_tls.clone()),
-                acceptor: Acceptor::new(shard.tls.clone()),
+                dialer: site.credentials.dialer.clone(),
+                acceptor: acceptor.clone(),
             };
-            acceptors.push(shared.acceptor.clone());
             for (seats, orders) in per_worker.iter_mut().zip(orders) {
                 let (name, route) = (shard.name.clone(), reader.clone());
                 seats.push(ShardSeat {
@@ -137,19 +160,13 @@ impl Built {
                     shared: shared.clone(),
                 });
             }
-            let journal = Journal::open(&config.proxy.state_dir, &shard.name)
-                .with_context(|| format!("cannot use the journal of shard {}", shard.name))?;
-            let site = Site::new(
-                shard,
-                &config.proxy,
-                &config.switchover,
-                journal,
-                gates,
-                routes,
-                doubts,
-            );
+            let renewed = Arc::clone(&site);
+            parts.push(ShardParts {
+                acceptor,
+                renew: Box::new(move |shard, new| renewed.renew(shard, &new.switchover)),
+            });
             seats.push(ControlSeat {
-                site: Arc::new(site),
+                site,
                 listen: shard.listen.clone(),
                 sessions: Arc::new(move || sessions.load(Ordering::Relaxed) as u64),
             });
@@ -163,7 +180,8 @@ impl Built {
                 .context("cannot start a worker thread")?;
             workers.push(worker);
         }
-        let listeners = listeners(config, &workers, acceptors).await?;
+        let clients_max = Arc::new(AtomicUsize::new(config.proxy.clients_max));
+        let listeners = listeners(config, &workers, &parts, &clients_max).await?;
         Ok(Self {
             workers,
             listeners,
@@ -171,26 +189,44 @@ impl Built {
             failovers,
             admin,
             admin_address,
+            clients_max,
+            parts,
         })
     }
+}
+
+/// Where operations on a shard work.
+fn site(
+    config: &Config,
+    shard: &ShardConfig,
+    gates: GateControl,
+    routes: RouteControl,
+    doubts: Doubts,
+) -> anyhow::Result<Site<GateControl, RouteControl>> {
+    let (proxy, switchover) = (&config.proxy, &config.switchover);
+    let journal = Journal::open(&proxy.state_dir, &shard.name)
+        .with_context(|| format!("cannot use the journal of shard {}", shard.name))?;
+    Ok(Site::new(
+        shard, proxy, switchover, journal, gates, routes, doubts,
+    ))
 }
 
 async fn listeners(
     config: &Config,
     workers: &[Worker],
-    acceptors: Vec<Acceptor>,
+    parts: &[ShardParts],
+    clients_max: &Arc<AtomicUsize>,
 ) -> anyhow::Result<Vec<Listener>> {
     let next_id = Arc::new(AtomicU64::new(1));
     let mut listeners = Vec::with_capacity(config.shards.len());
-    for (index, (shard, acceptor)) in config.shards.iter().zip(acceptors).enumerate() {
+    for (index, (shard, parts)) in config.shards.iter().zip(parts).enumerate() {
         let doors: Vec<Door> = workers.iter().map(|worker| worker.door.clone()).collect();
-        let clients_max = config.proxy.clients_max;
         let listener = Listener::bind(
             &shard.listen,
             index,
             doors,
-            clients_max,
-            acceptor,
+            Arc::clone(clients_max),
+            parts.acceptor.clone(),
             Arc::clone(&next_id),
         )
         .await
@@ -235,7 +271,6 @@ fn limits(proxy: &ProxyConfig, policy: Policy) -> Limits {
         lanes_max: proxy.lanes,
         pinned_idle_max: proxy.pinned_idle_max,
         connect_timeout: proxy.connect_timeout,
-        tls_handshake_timeout: proxy.tls_handshake_timeout,
         hold_budget: proxy.hold_budget,
         policy,
     }
@@ -262,8 +297,16 @@ async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
     }
 }
 
-/// The signals that end the proxy.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ordered {
+    Reload,
+    Stop,
+}
+
+/// The signals that end the proxy, or have it read its config again.
 struct Signals {
+    hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -271,26 +314,29 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    /// Returns at the first signal. From then on a second one ends the process at once.
-    async fn stop_ordered(mut self) {
-        self.next().await;
+    /// From now on a signal to end ends the process at once.
+    fn end_at_once_if_repeated(mut self) {
         // Ends with the process, one way or the other.
         tokio::spawn(async move {
-            self.next().await;
+            while self.next().await == Ordered::Reload {
+                tracing::warn!("config not reloaded: the proxy is stopping");
+            }
             tracing::warn!("second signal: ending at once");
             process::exit(1);
         });
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Ordered {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Ordered::Stop,
+            _ = self.interrupt.recv() => Ordered::Stop,
+            _ = self.hangup.recv() => Ordered::Reload,
         }
     }
 }

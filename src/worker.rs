@@ -195,8 +195,7 @@ impl Core {
 /// A client's TLS handshake; `None` when it came to nothing, which is logged and counted.
 async fn shake_hands(seat: &Seat, stream: TcpStream) -> Option<Stream> {
     let peer = stream.peer_addr();
-    let within = seat.limits.tls_handshake_timeout;
-    match seat.acceptor.accept(stream, within).await {
+    match seat.acceptor.accept(stream).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             let client = peer.map_or_else(|_| "?".to_owned(), |peer| peer.to_string());

@@ -144,11 +144,7 @@ async fn a_user_without_the_right_to_fence_is_told_and_nothing_happens() {
     }
     let mut question = question(&servers, 1);
     let (username, password) = (Some("op".to_owned()), Some(Secret::new("pw")));
-    question.credentials = Credentials {
-        username,
-        password,
-        ..Credentials::default()
-    };
+    question.credentials = Credentials::new(username, password);
     let reasons = preflight(&question).await.err().unwrap();
     assert!(
         reasons.iter().any(|one| one.contains("replicaof")),
@@ -171,10 +167,7 @@ async fn a_user_without_the_right_to_fence_is_told_and_nothing_happens() {
 async fn wrong_credentials_are_an_error_that_executed_nothing() {
     let server = Server::redis(&["--requirepass", "right"]).await;
     for password in [None, Some(Secret::new("wrong"))] {
-        let credentials = Credentials {
-            password,
-            ..Credentials::default()
-        };
+        let credentials = Credentials::new(None, password);
         let opened = Connection::open(&server.name, &credentials, "test", STEP).await;
         let error = opened.err().expect("let in");
         assert!(matches!(error, NodeError::Credentials { .. }), "{error}");
@@ -296,7 +289,7 @@ async fn preflight_refuses_a_target_whose_password_the_old_master_does_not_know(
         .ask(&["CONFIG", "SET", "requirepass", "secret"])
         .await;
     let mut question = question(&servers, 1);
-    question.credentials.password = Some(Secret::new("secret"));
+    question.credentials = Credentials::new(None, Some(Secret::new("secret")));
     let reasons = preflight(&question).await.err().unwrap();
     assert!(
         reasons.iter().any(|one| one.contains("masterauth")),

@@ -104,7 +104,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     } = cli;
     let operator = || Operator::load(&config, json);
     match command {
-        Command::Serve => serve::run(Config::load(&config)?).await,
+        Command::Serve => serve::run(Config::load(&config)?, config).await,
         Command::Check => check::run(&Config::load(&config)?, json).await,
         Command::Status(args) => status::run(&args, &operator()?).await,
         Command::Switchover(args) => switchover::run(&args, &operator()?).await,

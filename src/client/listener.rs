@@ -48,7 +48,8 @@ pub struct Listener {
     socket: TcpListener,
     shard: usize,
     doors: Vec<Door>,
-    clients_max: usize,
+    /// A reload changes it.
+    clients_max: Arc<AtomicUsize>,
     acceptor: Acceptor,
     /// `CLIENT ID`s, over all shards.
     next_id: Arc<AtomicU64>,
@@ -60,7 +61,7 @@ impl Listener {
         address: &str,
         shard: usize,
         doors: Vec<Door>,
-        clients_max: usize,
+        clients_max: Arc<AtomicUsize>,
         acceptor: Acceptor,
         next_id: Arc<AtomicU64>,
     ) -> io::Result<Self> {
@@ -104,7 +105,7 @@ impl Listener {
             .iter()
             .map(|door| door.sessions.load(Ordering::Relaxed))
             .sum();
-        if total >= self.clients_max {
+        if total >= self.clients_max.load(Ordering::Relaxed) {
             // In TLS nothing can be said before a handshake, which is what there is no room for.
             if !self.acceptor.is_tls() {
                 // Best effort: the client's socket buffer is empty, so this does not block.

@@ -55,7 +55,6 @@ pub struct Limits {
     pub lanes_max: usize,
     pub pinned_idle_max: usize,
     pub connect_timeout: Duration,
-    pub tls_handshake_timeout: Duration,
     /// How long a command waits for a master.
     pub hold_budget: Duration,
     pub policy: Policy,

@@ -179,7 +179,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         }
         let ordered = Instant::now();
         for shard in &self.shared.shards {
-            let settings = &shard.seat.site.switchover;
+            let settings = shard.seat.site.switchover();
             let within = settings.pause_timeout + settings.demote_timeout + STOP_GRACE;
             let mut running = shard.desk.running.subscribe();
             // The sender lives in the desk, which lives as long as `self`.

@@ -145,9 +145,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         aborts: mpsc::Receiver<()>,
     ) {
         let terms = Terms {
-            force_on_timeout: site.switchover.force_on_timeout,
+            force_on_timeout: site.switchover().force_on_timeout,
         };
-        let sync_timeout_configured = site.switchover.sync_timeout;
+        let sync_timeout_configured = site.switchover().sync_timeout;
         let (from, to, begun) = match &task {
             Task::Switch { from, to, .. } | Task::DryRun { from, to } => {
                 (from.clone(), to.clone(), None)

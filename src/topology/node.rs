@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
@@ -24,21 +25,48 @@ use crate::transport::{Dialer, Stream};
 pub type NodeName = Arc<str>;
 
 /// What a control connection reaches a node with.
+/// Clones share it: what is renewed counts for every connection that is opened from then on.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    pub username: Option<String>,
-    pub password: Option<Secret>,
+    login: Arc<ArcSwap<Login>>,
     /// How it gets there.
     pub dialer: Dialer,
 }
 
+/// Who the proxy is to the nodes.
+#[derive(Debug, Default)]
+struct Login {
+    username: Option<String>,
+    password: Option<Secret>,
+}
+
 impl Credentials {
     pub fn of(shard: &ShardConfig) -> Credentials {
-        Credentials {
-            username: shard.username.clone(),
-            password: shard.password.clone(),
-            dialer: Dialer::new(shard.upstream_tls.clone()),
-        }
+        let credentials = Credentials::default();
+        credentials.renew(shard);
+        credentials
+    }
+
+    /// In plain TCP.
+    pub fn new(username: Option<String>, password: Option<Secret>) -> Credentials {
+        let credentials = Credentials::default();
+        credentials
+            .login
+            .store(Arc::new(Login { username, password }));
+        credentials
+    }
+
+    /// From now on connections are opened as the shard's config says.
+    pub fn renew(&self, shard: &ShardConfig) {
+        let (username, password) = (shard.username.clone(), shard.password.clone());
+        self.login.store(Arc::new(Login { username, password }));
+        self.dialer.set(shard.upstream_tls.clone());
+    }
+
+    /// The user's name on the nodes.
+    pub fn user(&self) -> String {
+        let login = self.login.load();
+        login.username.as_deref().unwrap_or("default").to_owned()
     }
 }
 
@@ -110,8 +138,9 @@ impl Connection {
         within: Duration,
     ) -> Result<(), NodeError> {
         let mut commands = Vec::new();
-        let auth = credentials.password.as_ref().map(|password| {
-            let user = credentials.username.as_deref();
+        let login = credentials.login.load_full();
+        let auth = login.password.as_ref().map(|password| {
+            let user = login.username.as_deref();
             ["AUTH"]
                 .into_iter()
                 .chain(user)

@@ -15,7 +15,14 @@ use crate::config::ServerTls;
 /// How one listen address is served: plain, or in TLS. Clones share what is set.
 #[derive(Clone, Debug, Default)]
 pub struct Acceptor {
-    tls: Arc<ArcSwapOption<ServerTls>>,
+    tls: Arc<ArcSwapOption<Shake>>,
+}
+
+/// A handshake, and how long it may take.
+#[derive(Debug)]
+struct Shake {
+    tls: ServerTls,
+    deadline: Duration,
 }
 
 /// Why a connection came to nothing. It is closed; nothing was read from it but the handshake.
@@ -36,15 +43,16 @@ pub enum HandshakeError {
 }
 
 impl Acceptor {
-    pub fn new(tls: Option<ServerTls>) -> Self {
+    pub fn new(tls: Option<ServerTls>, deadline: Duration) -> Self {
         let acceptor = Self::default();
-        acceptor.set(tls);
+        acceptor.set(tls, deadline);
         acceptor
     }
 
     /// From now on connections are accepted like this.
-    pub fn set(&self, tls: Option<ServerTls>) {
-        self.tls.store(tls.map(Arc::new));
+    pub fn set(&self, tls: Option<ServerTls>, deadline: Duration) {
+        let shake = tls.map(|tls| Arc::new(Shake { tls, deadline }));
+        self.tls.store(shake);
     }
 
     /// Whether there is a handshake.
@@ -52,20 +60,16 @@ impl Acceptor {
         self.tls.load().is_some()
     }
 
-    /// Shakes hands, within `deadline`.
-    pub async fn accept(
-        &self,
-        socket: TcpStream,
-        deadline: Duration,
-    ) -> Result<Stream, HandshakeError> {
-        let Some(tls) = self.tls.load_full() else {
+    /// Shakes hands, within the deadline.
+    pub async fn accept(&self, socket: TcpStream) -> Result<Stream, HandshakeError> {
+        let Some(shake) = self.tls.load_full() else {
             return Ok(Stream::Plain(socket));
         };
-        let shaken = TlsAcceptor::from(Arc::clone(&tls.config)).accept(socket);
-        match timeout(deadline, shaken).await {
+        let shaken = TlsAcceptor::from(Arc::clone(&shake.tls.config)).accept(socket);
+        match timeout(shake.deadline, shaken).await {
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(TlsStream::Server(stream)))),
             Ok(Err(error)) => Err(failed(error)),
-            Err(_) => Err(HandshakeError::TooSlow(deadline)),
+            Err(_) => Err(HandshakeError::TooSlow(shake.deadline)),
         }
     }
 }

@@ -62,7 +62,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             };
             return all.map(pending).collect();
         }
-        let within = LINKS_WITHIN.min(self.site.switchover.demote_timeout);
+        let within = LINKS_WITHIN.min(self.site.switchover().demote_timeout);
         let others = std::mem::take(&mut self.others);
         let mut followers: Vec<_> = others
             .into_iter()

@@ -35,8 +35,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             Effect::ReadTarget | Effect::Promote | Effect::Settle(Node::Target) => Node::Target,
             _ => Node::Old,
         };
-        let pause = self.site.switchover.pause_timeout;
-        let within = self.site.switchover.demote_timeout;
+        let pause = self.site.switchover().pause_timeout;
+        let within = self.site.switchover().demote_timeout;
         let bench = self.bench(node);
         debug_assert!(
             bench.under_way.is_none(),
@@ -82,14 +82,14 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             name: connection_name(&self.id),
             from: self.from.clone(),
             to: self.to.clone(),
-            max_lag: self.site.switchover.max_lag,
+            max_lag: self.site.switchover().max_lag,
             within: self.site.connect_timeout,
         }
     }
 
     fn begin_preflight(&mut self) {
         let question = self.question();
-        let fence_address = self.site.switchover.fence_address.clone();
+        let fence_address = self.site.switchover().fence_address.clone();
         self.side.spawn(async move {
             let passed = match preflight(&question).await {
                 Ok(passed) => passed,
@@ -113,7 +113,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             target: passed.target.identity,
             old_life: None,
             target_holds: passed.target_offset,
-            rewrites_config: self.site.switchover.config_rewrite,
+            rewrites_config: self.site.switchover().config_rewrite,
             read_within: self.read_within(),
             undo_within: UNDO_WITHIN,
             promote_within: PROMOTE_WITHIN,
@@ -132,7 +132,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     /// A node that says nothing for as long as writes may be held is lost.
     fn read_within(&self) -> Duration {
         self.site
-            .switchover
+            .switchover()
             .pause_timeout
             .min(self.site.connect_timeout)
     }
@@ -179,7 +179,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 .clone()
                 .map(|life| (life, begin.started_at_ms)),
             target_holds: begin.target_offset,
-            rewrites_config: self.site.switchover.config_rewrite,
+            rewrites_config: self.site.switchover().config_rewrite,
             read_within: self.read_within(),
             undo_within: UNDO_WITHIN,
             promote_within: PROMOTE_WITHIN,
@@ -232,7 +232,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             replica_read_only: self.replica_read_only.clone(),
             facts: self.facts?,
             terms: Terms {
-                force_on_timeout: self.site.switchover.force_on_timeout,
+                force_on_timeout: self.site.switchover().force_on_timeout,
             },
             started_at_ms: self.measured.started_at_ms(),
             old_life: self.old_life.clone(),
@@ -256,7 +256,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             // Dropped with the task, whether it ends or is taken back.
             let _holding = holding;
             // The plan's own timer ends the wait; this deadline only backs it up.
-            let deadline = site.switchover.pause_timeout + site.switchover.drain_timeout;
+            let deadline = site.switchover().pause_timeout + site.switchover().drain_timeout;
             Side::Drained(hold, site.gates.hold(deadline).await)
         });
         self.hold = Some(Hold {
@@ -313,7 +313,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             return;
         };
         let others = std::mem::take(&mut self.others);
-        let within = self.site.switchover.demote_timeout;
+        let within = self.site.switchover().demote_timeout;
         self.side.spawn(async move {
             let (others, failed) = desk.repoint(others, within).await;
             Side::Repointed(others, failed)
@@ -321,7 +321,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     }
 
     fn arm(&mut self, timer: Timer) {
-        let settings = &self.site.switchover;
+        let settings = self.site.switchover();
         let length = match timer {
             Timer::Drain => settings.drain_timeout,
             Timer::Sync => self.sync_timeout,

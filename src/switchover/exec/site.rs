@@ -3,8 +3,10 @@
 //! Owns the seam between the control path and the objects in which it meets the data path, so that
 //! operations can be tested against real servers with a gate that only remembers.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::shard::doubt::Doubts;
@@ -62,7 +64,7 @@ pub struct Site<G, R> {
     pub gates: G,
     pub routes: R,
     pub journal: Mutex<Journal>,
-    pub switchover: SwitchoverConfig,
+    switchover: ArcSwap<SwitchoverConfig>,
     pub connect_timeout: Duration,
     pub metrics: SwitchoverMetrics,
     /// Where the data path tells that the master refuses.
@@ -90,11 +92,23 @@ impl<G, R> Site<G, R> {
             gates,
             routes,
             journal: Mutex::new(journal),
-            switchover: switchover.clone(),
+            switchover: ArcSwap::from_pointee(switchover.clone()),
             connect_timeout: proxy.connect_timeout,
             metrics: SwitchoverMetrics::new(&shard.name),
             doubts,
         }
+    }
+
+    /// `[switchover]`, as it counts at present.
+    pub fn switchover(&self) -> Arc<SwitchoverConfig> {
+        self.switchover.load_full()
+    }
+
+    /// From now on this counts, for the next connection to a node and the next operation. Not
+    /// called while one is running.
+    pub fn renew(&self, shard: &ShardConfig, switchover: &SwitchoverConfig) {
+        self.credentials.renew(shard);
+        self.switchover.store(Arc::new(switchover.clone()));
     }
 
     /// Every node but `master`.

@@ -135,7 +135,7 @@ async fn denied(
     if orders.engine == Engine::Kvrocks {
         return Ok(Vec::new());
     }
-    let user = credentials.username.as_deref().unwrap_or("default");
+    let user = &*credentials.user();
     let role = orders.abilities.role_command;
     let needed: [&[&str]; 7] = [
         &[role, "NO", "ONE"],
