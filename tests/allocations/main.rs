@@ -81,7 +81,9 @@ fn serve(shard: &Shard) -> String {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(pointsman::server::run(config)).unwrap();
+            runtime
+                .block_on(pointsman::server::run(config, "config.toml".into()))
+                .unwrap();
         })
         .unwrap();
     format!("127.0.0.1:{port}")
