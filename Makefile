@@ -1,6 +1,6 @@
 # Everything here works on a fresh Debian or Ubuntu machine that has Rust: `setup` installs the rest.
 
-.PHONY: help setup setup-clients build demo test test-clients test-suite test-suite-switching chaos bench bench-switchover bench-parts lint fmt fmt-check ci
+.PHONY: help setup setup-clients build demo test test-clients test-suite test-suite-switching chaos bench bench-switchover bench-parts lint deny fmt fmt-check ci
 
 help:       ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -51,6 +51,9 @@ bench-parts: setup ## scanner, command table and gate, without a network
 
 lint:       ## what must be silent before a commit
 	cargo clippy --all-targets -- -D warnings
+
+deny:       ## look at the dependencies: licences, sources, known faults
+	@scripts/cargo-deny.sh
 
 fmt:        ## format the code
 	cargo fmt
