@@ -112,10 +112,10 @@ impl Session {
     }
 
     async fn connect(&mut self, from: Source) -> Result<Result<OwnLink, String>, Closed> {
-        let since = Instant::now();
+        let since = self.refused_since().unwrap_or_else(Instant::now);
         loop {
             let Some((epoch, links)) = self.seat.master() else {
-                if self.wait_at_gate(Some(since)).await? == Waited::BudgetSpent {
+                if self.wait_for_move(since).await? == Waited::BudgetSpent {
                     return Ok(Err(self.budget_spent_text()));
                 }
                 continue;

@@ -38,7 +38,7 @@ use crate::transport::{ReadHalf, Stream};
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
 
-pub(super) use refused::Refused;
+pub(super) use refused::{Refused, TOO_LATE};
 pub(super) use wait::Waited;
 
 /// Larger requests get a connection of their own: they would delay their neighbours.

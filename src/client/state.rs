@@ -88,6 +88,8 @@ pub enum Stand {
     Opened,
     /// So many commands of the queue await their replies.
     Queueing(usize),
+    /// The server refused a part of it, since it is not the master: it is repeated on another one.
+    Refused,
     /// It could not be repeated: `EXEC` must answer an error.
     Broken,
 }
@@ -133,6 +135,10 @@ pub struct Transaction {
     carriable: bool,
     /// Keys were watched on a connection that is gone: `EXEC` must answer null.
     pub watch_lost: bool,
+    /// Keys were watched when `EXEC` was sent.
+    pub watched: bool,
+    /// Something in it runs a script.
+    pub runs_script: bool,
     /// Commands about the session in it, whose replies are told in its words.
     pub(super) locals: Vec<Queued>,
     /// A command was refused while queueing: the server will not execute any of it.
@@ -159,6 +165,7 @@ impl Transaction {
     /// Remembers a queued command.
     pub fn push(&mut self, request: &[u8]) {
         self.commands += 1;
+        self.runs_script |= args(request).next().is_some_and(runs_script);
         if self.queue.len().saturating_add(request.len()) > QUEUE_BYTES_MAX {
             self.forget();
         } else if self.carriable {
@@ -176,6 +183,15 @@ impl Transaction {
     pub fn queue(&self) -> Option<&[u8]> {
         self.carriable.then_some(&self.queue[..])
     }
+}
+
+/// Whether a command runs a script: what such a one answers is the script's to say.
+pub fn runs_script(name: &[u8]) -> bool {
+    let begins = |word: &[u8]| {
+        name.get(..word.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(word))
+    };
+    begins(b"EVAL") || begins(b"FCALL")
 }
 
 /// A blocking command that waits on the server.

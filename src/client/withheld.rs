@@ -6,27 +6,39 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::resp::refusal::{Refusal, refusal};
+use crate::resp::refusal::refusal;
 
 /// One request that has been answered.
 #[derive(Debug)]
 pub struct Answered {
-    pub request: Bytes,
+    /// `None`: its bytes were not kept.
+    pub request: Option<Bytes>,
     pub reply: Bytes,
-    pub write: bool,
+    pub fate: Fate,
     /// The client asked for no reply.
     pub mute: bool,
 }
 
-impl Answered {
-    /// Whether the server has certainly executed nothing that changes anything. Whatever runs on a
-    /// shared connection has changed nothing when it answers an error.
-    fn changed_nothing(&self) -> bool {
-        !self.write || self.reply.starts_with(b"-")
-    }
+/// What the reply proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was not executed, and could be elsewhere.
+    Refused,
+    /// It has changed nothing.
+    Harmless,
+    /// It was executed, or may have been.
+    Executed,
+}
 
-    fn refusal(&self) -> Option<Refusal> {
-        refusal(&self.reply)
+impl Fate {
+    /// Of a request on a shared connection: what answers an error there has changed nothing.
+    fn on_lane(reply: &[u8], write: bool) -> Self {
+        match reply.first() {
+            Some(b'-') if refusal(reply).is_some() => Self::Refused,
+            Some(b'-') => Self::Harmless,
+            _ if write => Self::Executed,
+            _ => Self::Harmless,
+        }
     }
 }
 
@@ -45,9 +57,11 @@ pub struct Resolved {
     pub replies: BytesMut,
     /// What is asked once more.
     pub again: BytesMut,
+    /// That is all of it, nothing is told now.
+    pub whole: bool,
     /// The first of it is to be answered with silence.
     pub mute: bool,
-    /// Why the first of it was refused, in the server's words.
+    /// Why it was refused, in the server's words.
     pub reason: Bytes,
 }
 
@@ -58,14 +72,20 @@ impl Withheld {
         self.part.extend_from_slice(bytes);
     }
 
-    /// The reply is whole.
+    /// The reply, of a shared connection, is whole.
     pub fn whole(&mut self, request: &[u8], write: bool, mute: bool) {
+        let reply = self.part.split().freeze();
         self.answered.push(Answered {
-            request: Bytes::copy_from_slice(request),
-            reply: self.part.split().freeze(),
-            write,
+            request: Some(Bytes::copy_from_slice(request)),
+            fate: Fate::on_lane(&reply, write),
+            reply,
             mute,
         });
+    }
+
+    pub fn push(&mut self, answered: Answered) {
+        self.bytes += answered.reply.len();
+        self.answered.push(answered);
     }
 
     /// Bytes of replies.
@@ -75,25 +95,30 @@ impl Withheld {
 
     /// Decides. `too_late` is said to what was refused but cannot be asked again.
     pub fn resolve(&self, too_late: &[u8]) -> Resolved {
-        let changes = |one: &Answered| !one.changed_nothing();
-        let keep = self.answered.iter().rposition(changes);
+        let stays = |one: &Answered| one.fate == Fate::Executed || one.request.is_none();
+        let told = self.answered.iter().rposition(stays);
         let (told, again) = self
             .answered
-            .split_at(keep.map_or(0, |last| last + 1).min(self.answered.len()));
-        let mut resolved = Resolved::default();
+            .split_at(told.map_or(0, |last| last + 1).min(self.answered.len()));
+        let mut resolved = Resolved {
+            whole: told.is_empty(),
+            ..Resolved::default()
+        };
         for one in told.iter().filter(|one| !one.mute) {
-            match one.refusal() {
-                Some(_) => resolved.replies.put_slice(too_late),
-                None => resolved.replies.put_slice(&one.reply),
+            match one.fate {
+                Fate::Refused => resolved.replies.put_slice(too_late),
+                Fate::Harmless | Fate::Executed => resolved.replies.put_slice(&one.reply),
             }
         }
         if let Some(first) = again.first() {
             resolved.mute = first.mute;
-            let refused = again.iter().find(|one| one.refusal().is_some());
+            let refused = again.iter().find(|one| one.fate == Fate::Refused);
             resolved.reason = refused.unwrap_or(first).reply.clone();
         }
         for one in again {
-            resolved.again.put_slice(&one.request);
+            resolved
+                .again
+                .put_slice(one.request.as_deref().unwrap_or_default());
         }
         resolved
     }
@@ -148,6 +173,22 @@ mod tests {
             "",
             "w1w2",
         );
+    }
+
+    #[test]
+    fn what_was_not_kept_is_not_asked_again_and_nothing_before_it() {
+        let mut withheld = Withheld::default();
+        for request in [Some("w1".into()), None, Some("w3".into())] {
+            withheld.push(Answered {
+                request,
+                reply: REFUSED.into(),
+                fate: Fate::Refused,
+                mute: false,
+            });
+        }
+        let resolved = withheld.resolve(TOO_LATE);
+        assert_eq!(resolved.replies, TOO_LATE.repeat(2));
+        assert_eq!(resolved.again, b"w3"[..]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use pointsman::cli::demo::servers::plain_role_change;
 
+use pointsman::cli::demo::wire::Wire;
+
 use crate::crowd::{Crowd, Kinds};
 use crate::support::*;
 
@@ -41,7 +43,7 @@ pub async fn change_by_failover(shard: &Shard, from: usize, to: usize) {
 async fn roles_changed_with_replicaof_are_not_noticed_by_clients() {
     let shard = Shard::redis(2).await;
     let proxy = shard.proxy().await;
-    let crowd = Crowd::start(&[&proxy], Kinds::Plain).await;
+    let crowd = Crowd::start(&[&proxy], Kinds::All).await;
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         change_by_hand(&shard, from, to).await;
         followed(&proxy, &shard.addr(to)).await;
@@ -54,9 +56,53 @@ async fn roles_changed_with_replicaof_are_not_noticed_by_clients() {
 async fn redis_own_failover_is_not_noticed_by_clients() {
     let shard = Shard::redis(2).await;
     let proxy = shard.proxy().await;
-    let crowd = Crowd::start(&[&proxy], Kinds::Plain).await;
+    let crowd = Crowd::start(&[&proxy], Kinds::All).await;
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         change_by_failover(&shard, from, to).await;
+        followed(&proxy, &shard.addr(to)).await;
+        crowd.go_on().await;
+    }
+    crowd.finish(&shard.addr(0)).await;
+}
+
+/// The same on Kvrocks: fence, wait, promote. Its feed to the target is ended by hand, since it would
+/// not follow its own replica before.
+async fn change_kvrocks_by_hand(shard: &Shard, from: usize, to: usize) {
+    let (mut old, mut target) = (shard.wire(from).await, shard.wire(to).await);
+    let sink = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = sink.local_addr().unwrap().port().to_string();
+    let fenced = old.call(&["SLAVEOF", "127.0.0.1", &port]).await.unwrap();
+    assert!(fenced.ok(), "{fenced:?}");
+    let offset = async |wire: &mut Wire| {
+        let info = wire.run("INFO replication").await.unwrap().text();
+        field(&info, "slave_repl_offset").map(str::to_owned)
+    };
+    let end = offset(&mut old).await;
+    wait_until("the target has everything", async || {
+        offset(&mut target).await == end
+    })
+    .await;
+    target.run("SLAVEOF NO ONE").await.unwrap();
+    let to = shard.addr(to);
+    for node in shard.addrs().iter().filter(|node| **node != to) {
+        wait_until("the others follow", async || {
+            old.run("CLIENT KILL TYPE slave").await.unwrap();
+            follow(node, &to).await.is_ok()
+        })
+        .await;
+    }
+    shard.in_sync(&to).await;
+}
+
+#[tokio::test]
+async fn roles_changed_by_hand_on_kvrocks_are_not_noticed_by_clients() {
+    let Some(shard) = Shard::kvrocks(1).await else {
+        return;
+    };
+    let proxy = shard.proxy().await;
+    let crowd = Crowd::start(&[&proxy], Kinds::All).await;
+    for (from, to) in [(0, 1), (1, 0)] {
+        change_kvrocks_by_hand(&shard, from, to).await;
         followed(&proxy, &shard.addr(to)).await;
         crowd.go_on().await;
     }

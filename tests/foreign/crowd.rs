@@ -30,7 +30,6 @@ struct Worker {
 pub enum Kinds {
     /// Single requests and pipelines of them, messages.
     Plain,
-    #[allow(dead_code)]
     /// Transactions, scripts and waiting commands as well.
     All,
 }

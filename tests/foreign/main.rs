@@ -7,3 +7,4 @@ mod support;
 
 mod by_hand;
 mod crowd;
+mod two_proxies;

@@ -128,7 +128,7 @@ impl Relay<'_> {
                     | Awaited::Silence
             )
         );
-        is_read && !self.unasked
+        (is_read || self.withholds_next()) && !self.unasked
     }
 
     /// Keeps a part of such a reply.
@@ -211,7 +211,7 @@ impl Relay<'_> {
     }
 }
 
-fn next_element(rest: &mut Bytes) -> Option<Bytes> {
+pub(super) fn next_element(rest: &mut Bytes) -> Option<Bytes> {
     let mut scanner = ReplyScanner::default();
     let mut end = 0;
     loop {

@@ -34,6 +34,7 @@ use super::feed::PING;
 use super::tracking::Tokens;
 use super::{Again, Awaited, Expect, Relay};
 use crate::resp::command::Pin;
+use crate::resp::refusal::refusal;
 use crate::resp::scan::write_request;
 use crate::shard::gate::GateState;
 
@@ -104,11 +105,7 @@ impl Relay<'_> {
             Some(known) if !blocked.last_ids.is_empty() => self.out.extend_from_slice(&known),
             _ => self.out.extend_from_slice(&unsent),
         }
-        self.expects.push_back(Expect {
-            what: Awaited::Blocking,
-            write: false,
-            mute,
-        });
+        self.expects.push_back(Expect::own(Awaited::Blocking, mute));
         // What is not taken now is written when there is room; a broken connection is found so
         // when it is read.
         if let Ok(sent) = self.link.write.try_write(&self.out) {
@@ -166,17 +163,20 @@ impl Relay<'_> {
         let gate = &self.session.seat.gate;
         let sent_in = self.blocked.as_ref().map(|blocked| blocked.hold_number);
         let changing = !gate.is_open() || self.has_moved() || sent_in != Some(gate.hold_number());
-        bytes.starts_with(FORCED_UNBLOCK) || (changing && bytes.starts_with(b"-READONLY"))
+        bytes.starts_with(FORCED_UNBLOCK)
+            || bytes.starts_with(b"-READONLY ")
+            || (changing && refusal(bytes).is_some())
     }
 
     /// The server's role is changing under a blocked command: the client does not learn of it
     /// when the command can be sent to the new master.
-    pub(super) fn unblocked_by_server(&mut self, bytes: &[u8], mute: bool) {
+    pub(super) fn unblocked_by_server(&mut self, bytes: &Bytes, mute: bool) {
         let can_reissue = self
             .blocked
             .as_ref()
             .is_some_and(|blocked| blocked.again().is_some());
         if can_reissue && self.expects.is_empty() {
+            self.refusal_line = bytes.clone();
             self.owe_again();
         } else {
             self.blocked_ended();
@@ -204,6 +204,13 @@ impl Relay<'_> {
     /// Sends a blocked command to the new master, with the time it has left.
     pub(super) async fn reissue_blocked(&mut self) -> Result<(), Closed> {
         self.reissue = false;
+        if self.session.seat.gate.is_open() && !self.has_moved() {
+            // Somebody else has changed the server's role.
+            self.session.note_refusal(self.refusal_line.clone());
+            if self.session.wait_out_refusal(self.epoch).await? == Waited::BudgetSpent {
+                return self.give_up_blocked();
+            }
+        }
         if self.session.wait_for_move(Instant::now()).await? == Waited::BudgetSpent {
             return self.give_up_blocked();
         }
@@ -236,11 +243,7 @@ impl Relay<'_> {
         self.expect_own(PING, Awaited::Again(Again::Registered), true);
         self.reopen();
         self.out.extend_from_slice(&again);
-        self.expects.push_back(Expect {
-            what: Awaited::Blocking,
-            write: false,
-            mute,
-        });
+        self.expects.push_back(Expect::own(Awaited::Blocking, mute));
         let deadline = self.session.seat.limits.call_deadline();
         // A connection that is broken is found so when it is read.
         let _ = timeout(deadline, poll_fn(|context| self.poll_out(context))).await;

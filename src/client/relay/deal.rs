@@ -5,6 +5,7 @@ use bytes::{Buf, Bytes};
 use super::super::state::Closed;
 use super::ask::only_refused;
 use super::blocking::SPARE;
+use super::refused::Queueing;
 use super::{Again, Awaited, Expect, Keeps, Relay};
 use crate::resp::command::{Local, SubKind};
 use crate::resp::scan::{Reply, ReplyKind};
@@ -29,6 +30,9 @@ impl Relay<'_> {
     pub(super) fn deal(&mut self) -> Result<(), Closed> {
         while !self.link.input.is_empty() {
             if !self.link.scanner.mid_reply() {
+                if self.link.input.first() == Some(&b'-') && !self.is_line_here() {
+                    break;
+                }
                 match peek(&self.link.input, self.keeps, !self.subscriptions.is_empty()) {
                     Some(frame) => self.begin(frame)?,
                     None => break,
@@ -45,10 +49,10 @@ impl Relay<'_> {
                 }
                 Ok(Reply::Partial { len }) => {
                     let part = self.link.input.get(..len).unwrap_or_default();
-                    if self.frame_is_for_client() {
-                        self.session.outbox.deliver(part);
-                    } else if self.collects() {
+                    if self.collects() {
                         self.collect(len)?;
+                    } else if self.frame_is_for_client() {
+                        self.session.outbox.deliver(part);
                     }
                     self.link.input.advance(len);
                     break;
@@ -118,11 +122,18 @@ impl Relay<'_> {
         let Some(mut expect) = self.expects.pop_front() else {
             return;
         };
+        if self.is_withheld(&expect, bytes, kind) {
+            return self.withhold(expect, bytes, kind);
+        }
         if matches!(expect.what, Awaited::Blocking)
             && kind == ReplyKind::Error
             && self.was_let_go(bytes)
         {
+            self.expects.met(&expect);
             self.unblocked_by_server(bytes, expect.mute);
+            return;
+        }
+        if self.queueing_was_refused(&expect, bytes, kind) {
             return;
         }
         if for_client && !(expect.mute && kind == ReplyKind::Error) {
@@ -141,6 +152,7 @@ impl Relay<'_> {
     }
 
     fn settle_expect(&mut self, expect: Expect, kind: ReplyKind, bytes: &Bytes) {
+        self.expects.met(&expect);
         if expect.write {
             self.session.seat.gate.write_ended(1);
         }
@@ -149,8 +161,14 @@ impl Relay<'_> {
             self.tracking.command_executed();
         }
         match expect.what {
-            Awaited::Multi if kind == ReplyKind::Error => self.transaction = None,
+            Awaited::Multi => {
+                self.queueing = Queueing::Clean;
+                if kind == ReplyKind::Error {
+                    self.transaction = None;
+                }
+            }
             Awaited::Queued if !bytes.starts_with(b"+QUEUED") && !only_refused(bytes, kind) => {
+                self.queueing = Queueing::Failed;
                 if let Some(open) = &mut self.transaction {
                     open.failed = true;
                 }

@@ -3,12 +3,17 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::ask::Queued;
 use super::tracking::Change;
+use super::upload::Upload;
+use crate::client::state::Transaction;
 use crate::resp::command::{Local, SubKind};
 use crate::shard::gate::Gate;
+
+/// Requests of one session that are kept until their replies are here.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// One reply the server owes, and what it means to the relay.
 #[derive(Debug)]
@@ -18,6 +23,39 @@ pub(super) struct Expect {
     pub(super) write: bool,
     /// The client asked not to see it.
     pub(super) mute: bool,
+    pub(super) kept: Kept,
+    /// What an `EXEC` ends.
+    pub(super) transaction: Option<Box<Transaction>>,
+}
+
+/// The client's request, for as long as the server may refuse to execute it.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// The proxy's own.
+    Own,
+    /// So many bytes, behind those of the expectations before it.
+    Whole(usize),
+    /// A large one, in pieces.
+    Pieces(Upload),
+    /// It was too large.
+    Gone,
+}
+
+impl Expect {
+    /// A reply to a request of the proxy's own.
+    pub(super) fn own(what: Awaited, mute: bool) -> Self {
+        Self {
+            what,
+            write: false,
+            mute,
+            kept: Kept::Own,
+            transaction: None,
+        }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.kept, Kept::Own) && !matches!(self.what, Awaited::Substitute(_))
+    }
 }
 
 #[derive(Debug)]
@@ -101,6 +139,8 @@ pub(super) enum Again {
 /// as far as the gate is concerned.
 pub(super) struct Expects {
     queue: VecDeque<Expect>,
+    /// The client's requests that they are about.
+    requests: BytesMut,
     gate: Rc<Gate>,
 }
 
@@ -108,8 +148,75 @@ impl Expects {
     pub(super) fn new(gate: Rc<Gate>) -> Self {
         Self {
             queue: VecDeque::new(),
+            requests: BytesMut::new(),
             gate,
         }
+    }
+
+    /// A request of the client has been sent.
+    pub(super) fn sent(&mut self, request: &[u8], what: Awaited, write: bool, mute: bool) {
+        let kept = if self.requests.len().saturating_add(request.len()) <= KEPT_BYTES_MAX {
+            self.requests.extend_from_slice(request);
+            Kept::Whole(request.len())
+        } else {
+            Kept::Gone
+        };
+        self.queue.push_back(Expect {
+            what,
+            write,
+            mute,
+            kept,
+            transaction: None,
+        });
+    }
+
+    /// The request that was sent last was the end of this.
+    pub(super) fn was_end_of(&mut self, upload: Upload) {
+        let Some(last) = self.queue.back_mut() else {
+            return;
+        };
+        if let Kept::Whole(len) = last.kept {
+            self.requests
+                .truncate(self.requests.len().saturating_sub(len));
+            last.kept = if upload.is_kept() {
+                Kept::Pieces(upload)
+            } else {
+                Kept::Gone
+            };
+        }
+    }
+
+    /// The oldest expectation, which has been taken out, is met.
+    pub(super) fn met(&mut self, expect: &Expect) {
+        if let Kept::Whole(len) = expect.kept {
+            self.requests.advance(len.min(self.requests.len()));
+        }
+    }
+
+    /// The same, and its request is wanted back.
+    pub(super) fn take_back(&mut self, expect: &Expect) -> Option<Bytes> {
+        match &expect.kept {
+            Kept::Whole(len) => {
+                let request = self.requests.get(..*len).map(Bytes::copy_from_slice);
+                self.met(expect);
+                request
+            }
+            Kept::Pieces(upload) => upload.whole(),
+            Kept::Own | Kept::Gone => None,
+        }
+    }
+
+    /// Whether the client waits for one of them.
+    pub(super) fn any_of_client(&self) -> bool {
+        self.queue.iter().any(|expect| !expect.is_own())
+    }
+
+    /// The connection is left: nothing is expected of it any more.
+    pub(super) fn leave(&mut self) {
+        let writes = self.queue.iter().filter(|expect| expect.write).count();
+        self.gate.write_ended(writes);
+        self.queue.clear();
+        self.requests.clear();
     }
 }
 

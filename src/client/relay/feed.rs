@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
 use super::super::session::LANE_REQUEST_BYTES_MAX;
-use super::super::state::{Closed, ReplyMode, Stand, Transaction};
+use super::super::state::{Closed, Stand, Transaction};
 use super::tracking::{ASK, Change};
 use super::upload::Upload;
 use super::{Awaited, Expect, Feed, Keeps, OLD_REPLY_WAIT, OUT_BYTES_MAX, Relay, keeps_after};
@@ -30,6 +30,9 @@ impl Relay<'_> {
         if self.session.ends {
             return Err(Closed::Killed);
         }
+        if self.withheld.is_some() && !self.expects.any_of_client() {
+            return Ok(Feed::Refused);
+        }
         if self.link_ended {
             return self.link_has_ended();
         }
@@ -44,6 +47,9 @@ impl Relay<'_> {
         }
         if self.has_moved() && !self.stays() {
             return self.moved();
+        }
+        if self.withheld.is_some() {
+            return Ok(Feed::Wait);
         }
         self.reply_due = self.reply_due.filter(|_| self.is_reopening());
         loop {
@@ -323,30 +329,41 @@ impl Relay<'_> {
     }
 
     fn pass_on(&mut self, len: usize, verdict: Verdict) {
-        let uploaded = self.upload.take().is_some();
+        let mut upload = self.upload.take();
+        let uploaded = upload.is_some();
         let request = self.session.input.split_to(len).freeze();
+        if let Some(upload) = &mut upload {
+            upload.keep(request.clone());
+        }
+        self.pass_on_request(&request, verdict, uploaded);
+        if let Some(upload) = upload {
+            self.expects.was_end_of(upload);
+        }
+    }
+
+    fn pass_on_request(&mut self, request: &Bytes, verdict: Verdict, uploaded: bool) {
         let pin = match verdict.path {
             Path::Pinned(pin) => Some(pin),
             _ => None,
         };
         if self.transaction.is_some() {
-            return self.pass_on_in_transaction(&request, pin, verdict, uploaded);
+            return self.pass_on_in_transaction(request, pin, verdict, uploaded);
         }
         match pin {
             Some(Pin::Multi) => {
                 let mut opened = Transaction::open();
                 opened.watch_lost = std::mem::take(&mut self.watch_lost);
                 self.transaction = Some(opened);
-                self.send(&request, Awaited::Multi, false);
+                self.send(request, Awaited::Multi, false);
             }
             Some(Pin::Watch) => {
                 self.watching = true;
-                self.send(&request, Awaited::Plain, false);
+                self.send(request, Awaited::Plain, false);
             }
             Some(Pin::Unwatch) => {
                 self.watching = false;
                 self.watch_lost = false;
-                self.send(&request, Awaited::Cleaning, false);
+                self.send(request, Awaited::Cleaning, false);
             }
             Some(pin @ (Pin::Blocking | Pin::Wait)) => {
                 let kept = if uploaded {
@@ -354,13 +371,13 @@ impl Relay<'_> {
                 } else {
                     request.clone()
                 };
-                self.pass_on_blocking(&request, kept, pin);
+                self.pass_on_blocking(request, kept, pin);
             }
-            Some(Pin::ScriptFlush) => self.send(&request, Awaited::ScriptFlush, true),
-            Some(Pin::Subscribe(kind)) => self.subscribe(&request, kind),
-            Some(Pin::Unsubscribe(kind)) => self.unsubscribe(&request, kind),
-            Some(Pin::Sticky) => self.send(&request, Awaited::Sticky, verdict.writes),
-            Some(Pin::Tracking) => self.pass_on_tracking(&request),
+            Some(Pin::ScriptFlush) => self.send(request, Awaited::ScriptFlush, true),
+            Some(Pin::Subscribe(kind)) => self.subscribe(request, kind),
+            Some(Pin::Unsubscribe(kind)) => self.unsubscribe(request, kind),
+            Some(Pin::Sticky) => self.send(request, Awaited::Sticky, verdict.writes),
+            Some(Pin::Tracking) => self.pass_on_tracking(request),
             _ => {
                 let keeps = keeps_after(&verdict.path);
                 // Lines of MONITOR go on, whatever else becomes of the connection.
@@ -370,7 +387,7 @@ impl Relay<'_> {
                 if keeps == Keeps::Monitor {
                     self.become_receiver();
                 }
-                self.send(&request, Awaited::Plain, verdict.writes);
+                self.send(request, Awaited::Plain, verdict.writes);
             }
         }
     }
@@ -384,7 +401,7 @@ impl Relay<'_> {
     ) {
         match pin {
             Some(Pin::Exec) => {
-                let open = self.transaction.take();
+                let mut open = self.transaction.take();
                 let tracks = open.as_ref().and_then(|open| open.tracks);
                 // A queue in which something was refused is not executed, and leaves nothing.
                 if open
@@ -394,8 +411,11 @@ impl Relay<'_> {
                     self.keeps = Keeps::Unknown;
                 }
                 let answer = open.as_ref().and_then(|open| self.instead_of_exec(open));
-                let locals = open.map(|open| open.locals).unwrap_or_default();
-                self.watching = false;
+                let locals = open.as_mut().map(|open| std::mem::take(&mut open.locals));
+                let locals = locals.unwrap_or_default();
+                if let Some(open) = &mut open {
+                    open.watched = std::mem::take(&mut self.watching);
+                }
                 match answer {
                     Some(answer) => self.send_own(DISCARD, Awaited::Substitute(answer)),
                     None => {
@@ -405,6 +425,9 @@ impl Relay<'_> {
                             Awaited::Exec(locals)
                         };
                         self.send(request, what, true);
+                        if let Some(exec) = self.expects.back_mut() {
+                            exec.transaction = open.map(Box::new);
+                        }
                         if let Some(redirect) = tracks {
                             self.expect_own(ASK, Awaited::TrackingInfo(redirect), true);
                         }
@@ -559,41 +582,5 @@ impl Relay<'_> {
         self.session.input.advance(len);
         self.session.say(&line);
         None
-    }
-
-    /// Sends a request of the client and expects its reply.
-    pub(super) fn send(&mut self, request: &[u8], what: Awaited, write: bool) {
-        let seat = &self.session.seat;
-        if write {
-            seat.gate.admit_writes(1);
-            seat.counts.writes.add(1);
-        } else {
-            seat.counts.reads.add(1);
-        }
-        let mute = self.session.reply_mode != ReplyMode::On;
-        if self.session.reply_mode == ReplyMode::SkipNext {
-            self.session.reply_mode = ReplyMode::On;
-        }
-        self.session
-            .presence
-            .ran(args(request).next().unwrap_or_default());
-        self.out.extend_from_slice(request);
-        self.expects.push_back(Expect { what, write, mute });
-    }
-
-    /// Sends a request of the proxy's own in the place of the client's, or in front of it.
-    pub(super) fn send_own(&mut self, request: &[u8], what: Awaited) {
-        let mute = self.session.reply_mode != ReplyMode::On;
-        self.expect_own(request, what, mute);
-    }
-
-    /// Sends a request that the client knows nothing of.
-    pub(super) fn expect_own(&mut self, request: &[u8], what: Awaited, mute: bool) {
-        self.out.extend_from_slice(request);
-        self.expects.push_back(Expect {
-            what,
-            write: false,
-            mute,
-        });
     }
 }

@@ -14,8 +14,10 @@
 //! * [`reach`]: other sessions' connections, on the server.
 //! * [`blocking`]: commands that wait on the server, and wait on the next one.
 //! * [`carry`]: leaves a node that is not master any more.
+//! * [`refused`]: a master that refuses to be one.
 //! * [`reopen`]: what was open on the old master is opened again on the new one.
 //! * [`requeue`]: the same for a transaction, when the client goes on with it.
+//! * [`send`]: requests and what is expected for them.
 //! * [`upload`]: large requests on their way, piece by piece.
 //! * [`tracking`]: client-side caching, as the session has switched it on.
 //!
@@ -31,8 +33,10 @@ mod expects;
 mod feed;
 mod pauses;
 mod reach;
+mod refused;
 mod reopen;
 mod requeue;
+mod send;
 mod shown;
 mod tracking;
 mod tunnel;
@@ -50,6 +54,7 @@ use tokio_util::io::poll_read_buf;
 
 use self::expects::{Again, Awaited, Expect, Expects};
 use self::pauses::Pausing;
+use self::refused::Queueing;
 use self::shown::Shown;
 use self::tracking::Tracking;
 use self::upload::Upload;
@@ -58,6 +63,7 @@ use super::local::OwnLink;
 use super::outbox::OutboxState;
 use super::session::Session;
 use super::state::{Blocked, Closed, Transaction};
+use super::withheld::Withheld;
 use crate::resp::command::{Local, Path, Pin, SubKind};
 use crate::resp::scan::{Form, Request};
 use crate::shard::gate::{GateWatch, Receiver};
@@ -100,6 +106,8 @@ enum Feed {
     Leave,
     /// The route has left this node: open on the new master what is open here.
     Carry,
+    /// The master refused what it was sent: another one is asked.
+    Refused,
     /// Writes are held: the blocked command is called back before the master is fenced.
     CallBack,
     /// The `len` bytes in front turn the connection into a tunnel.
@@ -145,6 +153,14 @@ struct Relay<'s> {
     out: BytesMut,
     expects: Expects,
     transaction: Option<Transaction>,
+    /// What the server says to the commands of a transaction.
+    queueing: Queueing,
+    /// What was refused, and everything that was answered behind it.
+    withheld: Option<Withheld>,
+    /// The transaction whose `EXEC` was refused first.
+    refused_transaction: Option<Box<Transaction>>,
+    /// The server's words when it refused last.
+    refusal_line: Bytes,
     watching: bool,
     /// Watched keys whose connection is gone, with no transaction open yet.
     watch_lost: bool,
@@ -204,6 +220,10 @@ impl<'s> Relay<'s> {
             out: BytesMut::new(),
             expects: Expects::new(gate),
             transaction: None,
+            queueing: Queueing::Clean,
+            withheld: None,
+            refused_transaction: None,
+            refusal_line: Bytes::new(),
             watching: false,
             watch_lost: false,
             keeps: Keeps::Nothing,
@@ -242,6 +262,10 @@ impl<'s> Relay<'s> {
                 }
                 Feed::Carry => {
                     self.carry().await?;
+                    continue;
+                }
+                Feed::Refused => {
+                    self.refused().await?;
                     continue;
                 }
                 Feed::CallBack => {

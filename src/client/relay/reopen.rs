@@ -89,7 +89,7 @@ impl Relay<'_> {
     /// What the server said to one step of the batch.
     pub(super) fn settle_again(&mut self, step: Again, kind: ReplyKind, bytes: &[u8]) {
         match (step, kind) {
-            (Again::Multi, kind) => self.reopened(kind),
+            (Again::Multi, kind) => self.reopened(kind, bytes),
             (Again::Queued, _) => self.requeued(bytes),
             // The new master refuses what the old one granted: the client must not wait in vain for
             // what it will not receive.

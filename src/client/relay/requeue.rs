@@ -10,6 +10,7 @@
 
 use super::{Again, Awaited, Expect, Feed, Relay};
 use crate::client::state::Stand;
+use crate::resp::refusal::refusal;
 use crate::resp::scan::ReplyKind;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -18,10 +19,13 @@ impl Relay<'_> {
     /// What has to happen before another request of the transaction may be passed on; `None` when
     /// it is open on this master.
     pub(super) fn reopen_transaction(&mut self) -> Option<Feed> {
+        let waits = self.expects.any_of_client() || self.is_reopening();
         let open = self.transaction.as_mut()?;
         let admitted = self.session.seat.gate.is_open();
         match open.stand {
             Stand::Here | Stand::Broken => None,
+            Stand::Refused if waits => Some(Feed::Wait),
+            Stand::Refused => Some(Feed::Refused),
             Stand::Opening | Stand::Queueing(_) => Some(Feed::Wait),
             Stand::Away | Stand::Opened if !admitted => Some(Feed::Hold),
             Stand::Away => {
@@ -47,9 +51,8 @@ impl Relay<'_> {
         };
         self.session.seat.gate.admit_writes(commands);
         self.expects.extend((0..commands).map(|_| Expect {
-            what: Awaited::Again(Again::Queued),
             write: true,
-            mute: true,
+            ..Expect::own(Awaited::Again(Again::Queued), true)
         }));
         (commands > 0).then_some(Feed::Wait)
     }
@@ -61,9 +64,10 @@ impl Relay<'_> {
     }
 
     /// The new master's answer to our `MULTI`.
-    pub(super) fn reopened(&mut self, kind: ReplyKind) {
+    pub(super) fn reopened(&mut self, kind: ReplyKind, reply: &[u8]) {
         if let Some(open) = &mut self.transaction {
             open.stand = match kind {
+                ReplyKind::Error if refusal(reply).is_some() => Stand::Refused,
                 ReplyKind::Error => Stand::Broken,
                 _ => Stand::Opened,
             };
@@ -78,6 +82,8 @@ impl Relay<'_> {
         // A transaction in which a command failed before is refused at EXEC anyway.
         let as_before = open.failed || reply.starts_with(b"+QUEUED");
         open.stand = match open.stand {
+            _ if refusal(reply).is_some() => Stand::Refused,
+            Stand::Refused => Stand::Refused,
             _ if !as_before => Stand::Broken,
             Stand::Queueing(left) if left > 1 => Stand::Queueing(left - 1),
             Stand::Queueing(_) => Stand::Here,

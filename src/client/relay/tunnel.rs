@@ -37,11 +37,7 @@ impl Relay<'_> {
         self.session.outbox.flush_now();
         let first = poll_fn(|context| self.poll_tunnel(context, Tunnel::Asked)).await?;
         if first == Some(b'-') {
-            self.expects.push_back(Expect {
-                what: Awaited::Plain,
-                write: false,
-                mute: false,
-            });
+            self.expects.push_back(Expect::own(Awaited::Plain, false));
             return self.deal();
         }
         self.out.extend_from_slice(&self.session.input);

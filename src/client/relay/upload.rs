@@ -13,7 +13,7 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::super::seat::Seat;
 use super::super::state::Closed;
@@ -79,6 +79,18 @@ impl Upload {
     /// Whether it can be begun again elsewhere.
     pub(super) fn is_kept(&self) -> bool {
         matches!(self.pieces, Pieces::Kept { .. })
+    }
+
+    /// All of it that has been sent.
+    pub(super) fn whole(&self) -> Option<Bytes> {
+        let Pieces::Kept { all, .. } = &self.pieces else {
+            return None;
+        };
+        let mut whole = BytesMut::with_capacity(all.iter().map(Bytes::len).sum());
+        for piece in all {
+            whole.extend_from_slice(piece);
+        }
+        Some(whole.freeze())
     }
 
     /// Everything has to be sent once more.

@@ -15,7 +15,7 @@ use crate::shard::doubt::Look;
 
 /// Between two attempts at a master that refuses and remains the master.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-const TOO_LATE: &[u8] =
+pub(in crate::client) const TOO_LATE: &[u8] =
     b"-TRYAGAIN pointsman: the master changed and took a later command of this \
     connection, so this one would come out of order; it was not executed\r\n";
 
@@ -39,7 +39,7 @@ impl Refused {
 
 impl Session {
     /// Since when the request in front has been refused.
-    pub(super) fn refused_since(&self) -> Option<Instant> {
+    pub(in crate::client) fn refused_since(&self) -> Option<Instant> {
         let refused = self.refused.as_ref()?;
         (refused.said == self.outbox.said()).then_some(refused.since)
     }
