@@ -1,6 +1,6 @@
 # Everything here works on a fresh Debian or Ubuntu machine that has Rust: `setup` installs the rest.
 
-.PHONY: help setup setup-clients build demo test test-clients test-suite test-suite-switching chaos bench bench-switchover bench-parts lint deny fmt fmt-check ci
+.PHONY: help setup setup-clients build demo test test-clients test-suite test-suite-switching chaos bench bench-switchover bench-parts lint deny fmt fmt-check ci bench-instructions
 
 help:       ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -48,6 +48,10 @@ bench-switchover: setup ## how long writes wait in a switchover; options in BENC
 
 bench-parts: setup ## scanner, command table and gate, without a network
 	cargo bench --bench scan --bench command --bench gate
+
+bench-instructions: ## instructions per request, counted by valgrind; some: ONLY="the proxy"
+	@scripts/setup.sh bench
+	cargo bench --bench instructions -- "$(ONLY)"
 
 lint:       ## what must be silent before a commit
 	cargo clippy --all-targets -- -D warnings

@@ -44,6 +44,8 @@ const PER_SET: u32 = 5;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// From the end of one switchover to the order of the next.
 const REST: Duration = Duration::from_millis(500);
+/// How long before a switchover writes are looked at for comparison: the PINGs come in between.
+const BEFORE: Duration = Duration::from_millis(150);
 const IN_SYNC_DEADLINE: Duration = Duration::from_secs(20);
 const PINGS: usize = 200;
 
@@ -74,6 +76,35 @@ struct Args {
     bench: bool,
 }
 
+impl Args {
+    /// What the result is kept as: runs that differ in their load do not replace one another.
+    fn name(&self) -> String {
+        let usual = Args::parse_from(["switchover"]);
+        let mut name = "switchover".to_owned();
+        if self.engine != usual.engine {
+            name += "-kvrocks";
+        }
+        for (letter, value, usual) in [
+            (
+                "c",
+                u64::from(self.connections),
+                u64::from(usual.connections),
+            ),
+            (
+                "v",
+                u64::from(self.value_bytes),
+                u64::from(usual.value_bytes),
+            ),
+            ("r", self.rate, usual.rate),
+        ] {
+            if value != usual {
+                name += &format!("-{letter}{value}");
+            }
+        }
+        name
+    }
+}
+
 /// One switchover.
 #[derive(Clone, Debug, Serialize)]
 struct Done {
@@ -81,6 +112,8 @@ struct Done {
     ping_ms: f64,
     /// The slowest write that was on its way meanwhile, from the moment it was due.
     slowest_write_ms: f64,
+    /// The slowest write in as much time shortly before.
+    slowest_before_ms: f64,
     report: Report,
 }
 
@@ -173,7 +206,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
             rows,
             switchovers: done,
         };
-        let file = machine::keep(&date, "switchover", &outcome)?;
+        let file = machine::keep(&date, &args.name(), &outcome)?;
         eprintln!("kept in {}", file.display());
     }
     Ok(())
@@ -222,6 +255,7 @@ async fn on_one_set(args: &Args, engine: &Engine, count: u32) -> anyhow::Result<
         done.push(Done {
             ping_ms,
             slowest_write_ms: 0.0,
+            slowest_before_ms: 0.0,
             report,
         });
         spans.push(span);
@@ -231,6 +265,9 @@ async fn on_one_set(args: &Args, engine: &Engine, count: u32) -> anyhow::Result<
     for (done, span) in done.iter_mut().zip(spans) {
         let touched = record.writes.iter().filter(|sample| span.touched(sample));
         done.slowest_write_ms = latency(touched).max_ms;
+        let before = span.earlier(BEFORE);
+        let touched = record.writes.iter().filter(|sample| before.touched(sample));
+        done.slowest_before_ms = latency(touched).max_ms;
     }
     if record.errors + record.unanswered > 0 {
         bail!(
@@ -296,6 +333,9 @@ fn rows(done: &[Done]) -> Vec<Row> {
     let mut rows = vec![
         row("slowest write of a client", done, |one| {
             Some(one.slowest_write_ms)
+        }),
+        row("the same without, in equal time", done, |one| {
+            Some(one.slowest_before_ms)
         }),
         row("longest hold of a session", done, |one| {
             Some(one.report.longest_hold_ms)

@@ -28,9 +28,9 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 if [ "${1:-}" = bench ]; then
-  # Debian keeps both where only root's PATH looks.
+  # Debian keeps the proxies where only root's PATH looks.
   PATH=$PATH:/usr/sbin:/usr/local/sbin
-  for peer in nutcracker haproxy; do
+  for peer in nutcracker haproxy valgrind; do
     command -v "$peer" >/dev/null && continue
     root=()
     [ "$(id -u)" -eq 0 ] || root=(sudo -n)

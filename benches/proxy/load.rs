@@ -1,4 +1,4 @@
-//! The workloads, and one run of one of them by `redis-benchmark`.
+//! The workloads, and one run of one of them: by `redis-benchmark`, or by what it cannot do.
 
 use std::fmt::{self, Display, Formatter};
 use std::process::{Output, Stdio};
@@ -12,6 +12,7 @@ use tokio::time::{interval, timeout};
 
 use crate::paths::Path;
 use crate::usage::{cpu_ns, rss_mb};
+use crate::{mixed, paced};
 
 /// Nothing that works takes this long; a path that hangs must not hang the benchmark.
 const RUN_DEADLINE: Duration = Duration::from_secs(60);
@@ -24,9 +25,21 @@ pub enum Verb {
     Get,
 }
 
+/// Who sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// `redis-benchmark`: as fast as replies come.
+    Benchmark,
+    /// As fast as replies come, too: reads, writes and transactions, while others wait.
+    Mixed,
+    /// Writes at a fixed rate, below what the server can take.
+    Paced,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     pub verb: Verb,
+    pub sender: Sender,
     connections: u32,
     pipeline: u32,
     value_bytes: usize,
@@ -38,6 +51,7 @@ pub struct Workload {
 const fn small(verb: Verb, connections: u32) -> Workload {
     Workload {
         verb,
+        sender: Sender::Benchmark,
         connections,
         pipeline: 1,
         value_bytes: 64,
@@ -47,7 +61,7 @@ const fn small(verb: Verb, connections: u32) -> Workload {
 }
 
 /// In the order of the table.
-pub const WORKLOADS: [Workload; 13] = [
+pub const WORKLOADS: [Workload; 15] = [
     small(Verb::Set, 50),
     small(Verb::Get, 50),
     Workload {
@@ -86,10 +100,23 @@ pub const WORKLOADS: [Workload; 13] = [
         share: 15,
         ..small(Verb::Get, 4)
     },
+    Workload {
+        sender: Sender::Mixed,
+        ..small(Verb::Get, 50)
+    },
+    Workload {
+        sender: Sender::Paced,
+        ..small(Verb::Set, 50)
+    },
 ];
 
 impl Display for Workload {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.sender {
+            Sender::Benchmark => {}
+            Sender::Mixed => return write!(f, "{}", mixed::NAME),
+            Sender::Paced => return write!(f, "{}", paced::NAME),
+        }
         let verb = self.verb.upper();
         match self.value_bytes {
             bytes if bytes >= 1 << 20 => write!(f, "{verb} {} MB", bytes >> 20)?,
@@ -128,6 +155,20 @@ pub struct Measured {
 }
 
 impl Workload {
+    pub fn value_bytes(&self) -> usize {
+        self.value_bytes
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections as usize
+    }
+
+    /// Whether its direct run shows what the server takes at most of small unpipelined writes.
+    pub fn is_peak(&self) -> bool {
+        let [small, ..] = WORKLOADS;
+        self.to_string() == small.to_string()
+    }
+
     fn requests(&self, of: u64) -> u64 {
         (of * self.share / 1000).max(u64::from(self.connections * self.pipeline))
     }
@@ -155,19 +196,44 @@ impl Workload {
         Ok(())
     }
 
-    /// One run over `path`; the values per request are of this run alone.
-    pub async fn run(&self, path: &Path, server_pid: u32, of: u64) -> anyhow::Result<Measured> {
+    /// One run over `path`; the values per request are of this run alone. `peak`: what the server
+    /// can take of small writes, in requests per second.
+    pub async fn run(
+        &self,
+        path: &Path,
+        server_pid: u32,
+        of: u64,
+        peak: f64,
+    ) -> anyhow::Result<Measured> {
         let requests = self.requests(of);
         let proxy_before = path.pid().and_then(cpu_ns);
         let server_before = cpu_ns(server_pid);
-        let (output, proxy_rss_mb) = timeout(RUN_DEADLINE, self.benchmark(path, requests))
-            .await
-            .with_context(|| format!("not over after {RUN_DEADLINE:?}"))??;
-        let per_request = |before: Option<u64>, after: Option<u64>| {
-            Some((after? - before?) as f64 / 1000.0 / requests as f64)
+        let run = async {
+            match self.sender {
+                Sender::Benchmark => self.by_benchmark(path, requests).await,
+                Sender::Mixed => mixed::run(&path.addr, self.connections(), requests).await,
+                Sender::Paced => paced::run(&path.addr, self, peak).await,
+            }
         };
-        let proxy_us = per_request(proxy_before, path.pid().and_then(cpu_ns));
-        let server_us = per_request(server_before, cpu_ns(server_pid));
+        let (seen, proxy_rss_mb) = timeout(RUN_DEADLINE, watched(path, run))
+            .await
+            .with_context(|| format!("not over after {RUN_DEADLINE:?}"))?;
+        let seen = seen?;
+        let per_request = |before: Option<u64>, after: Option<u64>| {
+            Some((after? - before?) as f64 / 1000.0 / seen.requests as f64)
+        };
+        Ok(Measured {
+            requests_per_s: seen.requests_per_s,
+            p50_ms: seen.p50_ms,
+            p99_ms: seen.p99_ms,
+            proxy_us: per_request(proxy_before, path.pid().and_then(cpu_ns)),
+            server_us: per_request(server_before, cpu_ns(server_pid)),
+            proxy_rss_mb,
+        })
+    }
+
+    async fn by_benchmark(&self, path: &Path, requests: u64) -> anyhow::Result<Seen> {
+        let output = self.benchmark(path, requests).await?;
         let text = String::from_utf8_lossy(&output.stdout);
         let line = text
             .lines()
@@ -182,18 +248,15 @@ impl Workload {
             let number = field.trim_matches('"').parse::<f64>();
             number.with_context(|| format!("redis-benchmark said {line}"))
         };
-        Ok(Measured {
+        Ok(Seen {
+            requests,
             requests_per_s: figure(1)?,
             p50_ms: figure(4)?,
             p99_ms: figure(6)?,
-            proxy_us,
-            server_us,
-            proxy_rss_mb,
         })
     }
 
-    /// Runs the program and watches the proxy's memory meanwhile.
-    async fn benchmark(&self, path: &Path, requests: u64) -> anyhow::Result<(Output, Option<f64>)> {
+    async fn benchmark(&self, path: &Path, requests: u64) -> anyhow::Result<Output> {
         let port = path.addr.rsplit_once(':').map_or("", |(_, port)| port);
         let mut command = Command::new("redis-benchmark");
         command.args(["-h", "127.0.0.1", "-p", port, "--csv"]);
@@ -212,21 +275,33 @@ impl Workload {
         ]);
         command.args(["-r", &self.keys.to_string()]);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = command.output();
-        tokio::pin!(output);
-        let mut looks = interval(LOOK_AT_MEMORY_EVERY);
-        let mut peak = None;
-        loop {
-            tokio::select! {
-                output = &mut output => {
-                    return Ok((output.context("redis-benchmark cannot be started")?, peak));
-                }
-                _ = looks.tick() => {
-                    let now = path.pid().and_then(rss_mb);
-                    // No figure is less than any figure.
-                    if now > peak {
-                        peak = now;
-                    }
+        let output = command.output().await;
+        output.context("redis-benchmark cannot be started")
+    }
+}
+
+/// What the sender saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub requests: u64,
+    pub requests_per_s: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+}
+
+/// Watches the proxy's memory while `run` goes on; gives the most that was seen.
+async fn watched<T>(path: &Path, run: impl Future<Output = T>) -> (T, Option<f64>) {
+    tokio::pin!(run);
+    let mut looks = interval(LOOK_AT_MEMORY_EVERY);
+    let mut peak = None;
+    loop {
+        tokio::select! {
+            done = &mut run => return (done, peak),
+            _ = looks.tick() => {
+                let now = path.pid().and_then(rss_mb);
+                // No figure is less than any figure.
+                if now > peak {
+                    peak = now;
                 }
             }
         }

@@ -16,7 +16,10 @@ mod figures;
 mod load;
 #[path = "../support/machine.rs"]
 mod machine;
+mod mixed;
+mod paced;
 mod paths;
+mod report;
 mod table;
 mod usage;
 
@@ -27,11 +30,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 use pointsman::cli::demo::servers::{Engine, EngineChoice, Node};
+use pointsman::cli::demo::wire::Wire;
 use pointsman::cli::demo::workspace::Workspace;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use load::{WORKLOADS, Workload};
+use load::{Sender, WORKLOADS, Workload};
 use machine::Machine;
 use paths::Path;
 use table::{Row, Run};
@@ -128,7 +132,16 @@ async fn compare(args: &Args) -> anyhow::Result<()> {
             runs,
         };
         let file = machine::keep(&date, "proxy", &outcome)?;
-        eprintln!("kept in {}", file.display());
+        let page = file.with_extension("html");
+        std::fs::write(
+            &page,
+            report::page(&outcome.medians, &outcome.machine.line()),
+        )?;
+        eprintln!(
+            "kept in {}, to look at in {}",
+            file.display(),
+            page.display()
+        );
     }
     Ok(())
 }
@@ -150,8 +163,12 @@ async fn rounds(
             eprintln!("no time for more than {round} rounds within {budget:?}");
             return Ok((round, runs));
         }
+        let mut peak = 0.0;
         for workload in workloads {
             let mut together = Vec::new();
+            if workload.sender == Sender::Paced && peak == 0.0 {
+                peak = find_peak(paths, server, args.requests).await?;
+            }
             workload
                 .fill(&server.addr)
                 .await
@@ -161,7 +178,7 @@ async fn rounds(
                     continue;
                 };
                 progress(&format!("round {}: {workload}: {}", round + 1, path.name));
-                let measured = workload.run(path, server.pid(), args.requests).await;
+                let measured = workload.run(path, server.pid(), args.requests, peak).await;
                 match measured {
                     Ok(measured) => {
                         together.push(Run::new(round + 1, workload, path.name, measured));
@@ -171,12 +188,29 @@ async fn rounds(
                 }
             }
             table::compare(&mut together);
+            if workload.is_peak()
+                && let Some(direct) = together.iter().find(|run| run.path == "direct")
+            {
+                peak = direct.requests_per_s;
+            }
+            if workload.sender == Sender::Paced {
+                // Every write had a key of its own.
+                Wire::connect(&server.addr).await?.run("FLUSHALL").await?;
+            }
             runs.append(&mut together);
         }
         longest = longest.max(round_begin.elapsed());
     }
     progress("");
     Ok((args.rounds, runs))
+}
+
+/// What the server takes of small writes, when that is not among the workloads.
+async fn find_peak(paths: &[Path], server: &Node, requests: u64) -> anyhow::Result<f64> {
+    let direct = paths.first().context("no path")?;
+    let [small, ..] = WORKLOADS;
+    let measured = small.run(direct, server.pid(), requests, 0.0).await?;
+    Ok(measured.requests_per_s)
 }
 
 /// A line that the next one replaces; only on a terminal.

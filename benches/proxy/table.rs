@@ -20,6 +20,8 @@ pub struct Run {
     pub server_us: Option<f64>,
     pub p50_ms: f64,
     pub p99_ms: f64,
+    /// To that of the direct run of the same round and workload.
+    pub p99_to_direct: Option<f64>,
     pub proxy_rss_mb: Option<f64>,
 }
 
@@ -35,6 +37,7 @@ pub struct Row {
     pub server_us: Option<f64>,
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
+    pub p99_to_direct: Option<f64>,
     pub proxy_rss_mb: Option<f64>,
 }
 
@@ -50,6 +53,7 @@ impl Run {
             server_us: measured.server_us,
             p50_ms: measured.p50_ms,
             p99_ms: measured.p99_ms,
+            p99_to_direct: None,
             proxy_rss_mb: measured.proxy_rss_mb,
         }
     }
@@ -60,9 +64,10 @@ pub fn compare(runs: &mut [Run]) {
     let direct = runs
         .iter()
         .find(|run| run.path == "direct")
-        .map(|run| run.requests_per_s);
+        .map(|run| (run.requests_per_s, run.p99_ms));
     for run in runs {
-        run.ratio_to_direct = direct.map(|direct| run.requests_per_s / direct);
+        run.ratio_to_direct = direct.map(|direct| run.requests_per_s / direct.0);
+        run.p99_to_direct = direct.map(|direct| run.p99_ms / direct.1);
     }
 }
 
@@ -86,6 +91,7 @@ pub fn rows(runs: &[Run], workloads: &[Workload], paths: &[&'static str]) -> Vec
                 server_us: middle(|run| run.server_us),
                 p50_ms: middle(|run| Some(run.p50_ms)),
                 p99_ms: middle(|run| Some(run.p99_ms)),
+                p99_to_direct: middle(|run| run.p99_to_direct),
                 proxy_rss_mb: percentile(these.iter().filter_map(|run| run.proxy_rss_mb), 1.0),
                 workload,
             });
@@ -97,7 +103,7 @@ pub fn rows(runs: &[Run], workloads: &[Workload], paths: &[&'static str]) -> Vec
 pub fn markdown(rows: &[Row]) -> String {
     let mut text = String::from(
         "| workload | path | requests/s | of direct | proxy CPU us/request | server CPU us/request \
-         | p50 ms | p99 ms | proxy RSS MB |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+         | p50 ms | p99 ms | p99 of direct | proxy RSS MB |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     let mut last = "";
     for row in rows {
@@ -110,7 +116,7 @@ pub fn markdown(rows: &[Row]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "| {workload} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {workload} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             row.path,
             cell(row.requests_per_s, 0),
             cell(row.ratio_to_direct, 2),
@@ -118,6 +124,7 @@ pub fn markdown(rows: &[Row]) -> String {
             cell(row.server_us, 2),
             cell(row.p50_ms, 3),
             cell(row.p99_ms, 3),
+            cell(row.p99_to_direct, 2),
             cell(row.proxy_rss_mb, 1),
         );
     }

@@ -33,6 +33,15 @@ impl Span {
         let begin = u64::from(sample.due_us);
         begin < self.to_us && begin + u64::from(sample.latency_us) > self.from_us
     }
+
+    /// As long a stretch, so much earlier.
+    pub fn earlier(&self, by: std::time::Duration) -> Span {
+        let by_us = by.as_micros() as u64 + (self.to_us - self.from_us);
+        Span {
+            from_us: self.from_us.saturating_sub(by_us),
+            to_us: self.to_us.saturating_sub(by_us),
+        }
+    }
 }
 
 pub fn latency<'a>(samples: impl Iterator<Item = &'a Sample>) -> Latency {
