@@ -37,7 +37,11 @@ test-suite-switching: setup ## Redis' own tests while the master changes every t
 # CHAOS_SEED=7 repeats the decisions of a run; KVROCKS_BIN=/path/to/kvrocks does it to Kvrocks.
 chaos: setup ## random switchovers, crashes and partitions, every reply judged; CHAOS_SECONDS=600
 	CHAOS_SECONDS="$(or $(CHAOS_SECONDS),600)" \
-		cargo test --test chaos as_long_as_wanted -- --nocapture
+		cargo test --test chaos -- matrix as_long_as_wanted --test-threads 1 --nocapture
+
+.PHONY: soak
+soak: setup ## 1000 switchovers in a row under load, memory watched; options in SOAK_ARGS="-n 200"
+	cargo bench --bench soak -- $(SOAK_ARGS)
 
 bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options in BENCH_ARGS="--quick"
 	@scripts/setup.sh bench
