@@ -42,37 +42,59 @@ impl TlsSocket {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            match self.try_read(out) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.socket.poll_read_ready(context))?;
-                }
+            match self.take(out) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done.map(|_| ())),
+            }
+            // Asked before every read, not only after one that found nothing: this is where tokio
+            // has a task that never runs out of input let the others run.
+            ready!(self.socket.poll_read_ready(context))?;
+            match self.decrypt_more() {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                _ => {}
             }
         }
     }
 
     /// Takes what is decrypted, or decrypts what the socket has; 0 is the end of the stream.
     pub fn try_read(&self, out: &mut ReadBuf<'_>) -> io::Result<usize> {
-        let mut session = self.session.borrow_mut();
         loop {
-            match session.reader().fill_buf() {
-                Ok(plain) => {
-                    let taken = plain.len().min(out.remaining());
-                    out.put_slice(plain.get(..taken).unwrap_or_default());
-                    session.reader().consume(taken);
-                    return Ok(taken);
-                }
-                // RESP says itself where a message ends: what broke off is not mistaken for whole.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+            match self.take(out) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                done => return done,
             }
-            session.read_tls(&mut Unwaiting(&self.socket))?;
-            let decrypted = session.process_new_packets();
-            // Answers of the protocol itself. What finds no room leaves with the next write.
-            let _ = send(&mut session, &self.socket);
-            decrypted.map_err(io::Error::other)?;
+            self.decrypt_more()?;
         }
+    }
+
+    /// Takes what is decrypted.
+    fn take(&self, out: &mut ReadBuf<'_>) -> io::Result<usize> {
+        let mut session = self.session.borrow_mut();
+        let mut reader = session.reader();
+        match reader.fill_buf() {
+            Ok(plain) => {
+                let taken = plain.len().min(out.remaining());
+                out.put_slice(plain.get(..taken).unwrap_or_default());
+                reader.consume(taken);
+                Ok(taken)
+            }
+            // RESP says itself where a message ends: what broke off is not mistaken for whole.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads from the socket once and decrypts it.
+    fn decrypt_more(&self) -> io::Result<()> {
+        let mut session = self.session.borrow_mut();
+        session.read_tls(&mut Unwaiting(&self.socket))?;
+        let decrypted = session.process_new_packets();
+        // Answers of the protocol itself. What finds no room leaves with the next write.
+        let _ = send(&mut session, &self.socket);
+        decrypted.map_err(io::Error::other)?;
+        Ok(())
     }
 
     pub fn try_write(&self, plain: &[u8]) -> io::Result<usize> {
