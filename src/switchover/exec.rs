@@ -29,6 +29,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::switchover::attach::{judge_resyncs, sync_counters};
+use crate::switchover::claim::Claim;
 use crate::switchover::exec::ask::{Desk, Done};
 use crate::switchover::exec::follow::{Demotion, Other, await_links};
 use crate::switchover::exec::measure::{Measured, Progress};
@@ -106,6 +107,8 @@ pub struct Exec<G, R> {
     facts: Option<Facts>,
     old_life: Option<Life>,
     sink: Option<Sink>,
+    /// Keeps other proxies from changing the master at the same time.
+    claim: Claim,
     old: Bench,
     target: Bench,
     others: Vec<Other>,
@@ -179,6 +182,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             facts: None,
             old_life: None,
             sink: None,
+            claim: Claim::default(),
             old: Bench::default(),
             target: Bench::default(),
             others: Vec::new(),

@@ -6,6 +6,7 @@
 //! * [`preflight`]: every requirement, looked at and named.
 //! * [`orders`], [`redis`], [`kvrocks`]: what is said to a node, in its engine's words.
 //! * [`attach`], [`resolve`]: the old master and the replicas follow; the fate of a lost promotion.
+//! * [`claim`]: one proxy at a time.
 //! * [`sink`]: where a fenced Kvrocks is told to replicate from.
 //! * [`journal`]: one durable record before the hold, one after the end.
 //! * [`report`], [`view`]: what operators see, and may order.
@@ -14,6 +15,7 @@
 //! touches a client.
 
 pub mod attach;
+pub mod claim;
 pub mod control;
 pub mod exec;
 pub mod failover;

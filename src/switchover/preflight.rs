@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::switchover::attach::same_tail;
+use crate::switchover::claim::Claim;
 use crate::switchover::orders::{Orders, Reading, SinkAddress, own_offset, read_target};
 use crate::switchover::plan::{Dialect, Facts};
 use crate::switchover::preflight::examine::{Examined, examine};
@@ -63,6 +64,8 @@ pub struct Passed {
     pub sink_address: SinkAddress,
     /// The listener behind `sink_address`, where the engine needs one.
     pub sink: Option<Sink>,
+    /// What keeps other proxies off the nodes, where it was asked for.
+    pub claim: Claim,
 }
 
 impl Passed {
@@ -190,6 +193,7 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         full_syncs: target_seen.facts.syncs.full,
         sink_address: SinkAddress::closed_port(),
         sink: None,
+        claim: Claim::default(),
         old: seat(old, old_seen),
         target: seat(target, target_seen),
         others: seen

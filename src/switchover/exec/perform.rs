@@ -90,11 +90,23 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     fn begin_preflight(&mut self) {
         let question = self.question();
         let fence_address = self.site.switchover().fence_address.clone();
+        let operation = self.id.clone();
         self.side.spawn(async move {
-            let passed = match preflight(&question).await {
+            // What is looked at after the claim is not changed by another proxy any more.
+            let mut nodes = vec![&question.from, &question.to];
+            nodes.dedup();
+            nodes.retain(|node| question.nodes.contains(node));
+            let within = question.within;
+            let claim = Claim::of(&nodes, &question.credentials, &operation, within).await;
+            let claim = match claim {
+                Ok(claim) => claim,
+                Err(failing) => return Side::Preflight(Err(vec![failing])),
+            };
+            let mut passed = match preflight(&question).await {
                 Ok(passed) => passed,
                 Err(failings) => return Side::Preflight(Err(failings)),
             };
+            passed.claim = claim;
             match passed.with_sink(fence_address.as_deref()).await {
                 Ok(passed) => Side::Preflight(Ok(Box::new(passed))),
                 Err(failing) => Side::Preflight(Err(vec![failing])),
@@ -119,6 +131,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             promote_within: PROMOTE_WITHIN,
         });
         self.sink = passed.sink;
+        self.claim = passed.claim;
         self.old.at_hand = Some(passed.old.connection);
         self.target.at_hand = Some(passed.target.connection);
         self.others = passed.others.into_iter().map(Other::from).collect();
