@@ -52,6 +52,9 @@ pub struct Place {
 pub struct Book {
     pub keys: Vec<Key>,
     live: [[Vec<usize>; 4]; 2],
+    /// Whether clients wait with `BRPOP`. Kvrocks before 2.12 crashes when a transaction runs while
+    /// one of them is being woken.
+    blocks: bool,
     origin: Instant,
     pub ok: u64,
     pub unknown: u64,
@@ -64,10 +67,11 @@ pub struct Book {
 }
 
 impl Book {
-    pub fn new() -> Book {
+    pub fn new(blocks: bool) -> Book {
         let mut book = Book {
             keys: Vec::new(),
             live: Default::default(),
+            blocks,
             origin: Instant::now(),
             ok: 0,
             unknown: 0,
@@ -160,6 +164,9 @@ impl Book {
             let call = dice.pick(calls);
             // A script that comes to no write is no write to a fenced master either.
             let may_read = matches!(call, Call::AwaitPop | Call::Cas { .. });
+            if call == Call::AwaitPop && !self.blocks {
+                continue;
+            }
             if user == User::Proxied || !call.is_read() && !may_read {
                 return call;
             }

@@ -39,9 +39,9 @@ pub struct Clients {
 }
 
 impl Clients {
-    pub fn start(ways: Vec<Way>, dice: &mut Dice) -> Clients {
+    pub fn start(ways: Vec<Way>, blocks: bool, dice: &mut Dice) -> Clients {
         let clients = Clients {
-            book: Arc::new(Mutex::new(Book::new())),
+            book: Arc::new(Mutex::new(Book::new(blocks))),
             stop: Arc::default(),
             running: JoinSet::new(),
         };

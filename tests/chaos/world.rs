@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pointsman::cli::demo::servers::EngineKind;
+
 use crate::book::Book;
 use crate::clients::{Clients, Way};
 use crate::dice::Dice;
@@ -63,7 +65,7 @@ impl World {
         let mut ways = vec![Way::Proxy(front.name.clone()); setting.clients];
         let direct = nodes.all.iter().map(|node| node.addr.clone()).collect();
         ways.extend(vec![Way::Past(direct); setting.past]);
-        let clients = Clients::start(ways, dice);
+        let clients = Clients::start(ways, engine.kind == EngineKind::Redis, dice);
         let mut world = World {
             nodes,
             proxy,
