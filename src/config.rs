@@ -22,6 +22,7 @@ mod locate;
 mod read;
 mod renew;
 mod secret;
+mod sentinel;
 mod shards;
 mod tls;
 
@@ -32,6 +33,7 @@ pub use address::{Address, AddressFault};
 pub use check::{Key, keys};
 pub use locate::Problem;
 pub use secret::Secret;
+pub use sentinel::SentinelConfig;
 pub use tls::{ServerTls, UpstreamTls};
 
 /// A config file larger than this is not read: it is not a config file.
@@ -196,6 +198,8 @@ pub struct ShardConfig {
     pub tls: Option<ServerTls>,
     /// `None`: the nodes are reached in plain TCP.
     pub upstream_tls: Option<UpstreamTls>,
+    /// `None`: no Sentinel watches the shard.
+    pub sentinel: Option<SentinelConfig>,
 }
 
 /// How log lines look.

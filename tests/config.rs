@@ -512,6 +512,73 @@ fn a_secret_stands_in_one_place_only_and_can_be_read_there() {
 }
 
 #[test]
+fn what_is_wrong_about_sentinels_is_told_at_its_place() {
+    let beside_shard = |lines: &str| format!("{MINIMAL}{lines}\n");
+    let text = beside_shard(
+        "sentinels = [\"s\", \"s:0\", \"s:1\", \"S:1\"]\nsentinel_master = \"my master\"\n\
+         sentinel_username = \"u\"",
+    );
+    let told = Config::parse(&text, "test.toml").unwrap_err();
+    let told: Vec<&str> = told
+        .problems()
+        .iter()
+        .map(|one| one.message.as_str())
+        .collect();
+    for (part, message) in [
+        ("the Sentinel \"s\" is no address", told[0]),
+        ("a Sentinel needs its true port", told[1]),
+        ("it is there twice", told[2]),
+        ("`sentinel_master` is no name of a master", told[3]),
+        ("`sentinel_username` has no `sentinel_password`", told[4]),
+    ] {
+        assert!(message.contains(part), "{part} is not in {told:#?}");
+    }
+    for (lines, part) in [
+        (
+            "sentinels = [\"s:1\"]",
+            "`sentinels` has no `sentinel_master` beside it",
+        ),
+        (
+            "sentinel_master = \"m\"",
+            "`sentinel_master` has no `sentinels` beside it",
+        ),
+        (
+            "sentinel_password = \"p\"",
+            "`sentinel_password` has no `sentinels` beside it",
+        ),
+        (
+            "sentinels = []\nsentinel_master = \"m\"",
+            "`sentinels` is empty",
+        ),
+    ] {
+        let told = Config::parse(&beside_shard(lines), "test.toml").unwrap_err();
+        assert_eq!(told.problems().len(), 1, "{told}");
+        assert!(told.to_string().contains(part), "{told}");
+    }
+    let too_many: Vec<String> = (1..=17).map(|port| format!("\"s:{port}\"")).collect();
+    let lines = |count: usize| {
+        let sentinels = too_many[..count].join(", ");
+        beside_shard(&format!(
+            "sentinels = [{sentinels}]\nsentinel_master = \"m\""
+        ))
+    };
+    assert_eq!(
+        parse(&lines(16)).shards[0]
+            .sentinel
+            .as_ref()
+            .unwrap()
+            .nodes
+            .len(),
+        16
+    );
+    let told = Config::parse(&lines(17), "test.toml").unwrap_err();
+    assert!(
+        told.to_string().contains("more than 16 Sentinels"),
+        "{told}"
+    );
+}
+
+#[test]
 fn an_admin_address_that_others_reach_needs_a_token_or_a_word() {
     let shard = "[[shard]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nnodes = [\"127.0.0.1:2\"]\n";
     let admin = |lines: &str| format!("[admin]\n{lines}\n{shard}");
@@ -676,6 +743,11 @@ fn the_manual_with_everything_switched_on_says_the_same_as_its_defaults() {
     );
     assert_eq!(all.shards[0].username.take().as_deref(), Some("pointsman"));
     assert!(all.shards[0].password.take().is_some());
+    let sentinel = all.shards[0].sentinel.take().expect("Sentinels");
+    assert_eq!(sentinel.nodes.len(), 3);
+    assert_eq!(sentinel.master, "mymaster");
+    assert_eq!(sentinel.username.as_deref(), Some("pointsman"));
+    assert!(sentinel.password.is_some());
     assert!(all.admin.token.take().is_some());
     assert_eq!(all, parse(include_str!("../config.toml")));
 }

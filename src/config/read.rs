@@ -197,6 +197,11 @@ impl<'a, 't> Section<'a, 't> {
     /// A list of texts that must be there; entries of another type are reported and left out.
     pub fn required_texts(&mut self, key: &'static str, example: &str) -> Vec<Found<String>> {
         self.require(key, example);
+        self.texts(key, example)
+    }
+
+    /// A list of texts, empty when it is not there; what is written must not be empty.
+    pub fn texts(&mut self, key: &'static str, example: &str) -> Vec<Found<String>> {
         self.know(key, None);
         let Some(value) = self.get(key) else {
             return Vec::new();

@@ -3,7 +3,7 @@
 //! **Invariant:** what is not named here as changeable is fixed: a key that is added later cannot be
 //! taken for changeable by accident.
 
-use super::{AdminConfig, CommandsConfig, Config, ProxyConfig, ShardConfig};
+use super::{AdminConfig, CommandsConfig, Config, ProxyConfig, SentinelConfig, ShardConfig};
 
 impl Config {
     /// What `new` says otherwise that only a start can bring about, as the file names it; empty
@@ -115,8 +115,17 @@ fn shard(old: &ShardConfig, new: &ShardConfig, fixed: &mut Vec<String>) {
         password: _,
         tls: _,
         upstream_tls: _,
+        sentinel,
     } = old;
+    let watched = |sentinel: &Option<SentinelConfig>| {
+        let sentinel = sentinel.as_ref()?;
+        Some((sentinel.nodes.clone(), sentinel.master.clone()))
+    };
     for (key, same) in [
+        (
+            "sentinels and sentinel_master",
+            watched(sentinel) == watched(&new.sentinel),
+        ),
         ("listen", *listen == new.listen),
         ("nodes", *nodes == new.nodes),
     ] {

@@ -50,6 +50,12 @@ pub struct SecretKeys {
     pub env: &'static str,
 }
 
+impl SecretKeys {
+    pub fn all(self) -> [&'static str; 3] {
+        [self.literal, self.file, self.env]
+    }
+}
+
 /// Whether a secret is there, and what it is where it was to be read.
 #[derive(Clone, Debug)]
 pub enum Given {
@@ -74,8 +80,7 @@ impl Given {
 
 /// Reads a secret from the one place where it stands.
 pub fn read_secret(section: &mut Section<'_, '_>, keys: SecretKeys, outside: Outside) -> Given {
-    let places = [keys.literal, keys.file, keys.env];
-    let written = places.map(|key| (key, section.is_written(key)));
+    let written = keys.all().map(|key| (key, section.is_written(key)));
     let literal = section.text(keys.literal, None);
     let file = section.text(keys.file, None);
     let env = section.text(keys.env, None);

@@ -7,11 +7,12 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::ShardConfig;
 use super::address::Address;
 use super::read::{self, Findings, Found, Outside, Section};
 use super::secret::{Secret, SecretKeys, read_secret};
+use super::sentinel::read_sentinels;
 use super::tls::{self, ServerTls, UpstreamTls};
+use super::{SentinelConfig, ShardConfig};
 
 const SHARDS_MAX: usize = 1024;
 const NODES_MAX: usize = 64;
@@ -32,6 +33,7 @@ pub struct ShardRead {
     password: Option<Secret>,
     tls: Option<ServerTls>,
     upstream_tls: Option<UpstreamTls>,
+    sentinel: Option<SentinelConfig>,
 }
 
 impl ShardRead {
@@ -45,6 +47,7 @@ impl ShardRead {
             password: self.password,
             tls: self.tls,
             upstream_tls: self.upstream_tls,
+            sentinel: self.sentinel,
         }
     }
 }
@@ -133,6 +136,7 @@ pub fn read_shard<'a>(
     }
     let tls = tls::read_server(s, outside);
     let upstream_tls = tls::read_upstream(s, outside);
+    let sentinel = read_sentinels(s, outside);
     section.finish();
     ShardRead {
         name,
@@ -142,6 +146,7 @@ pub fn read_shard<'a>(
         password: password.secret(),
         tls,
         upstream_tls,
+        sentinel,
     }
 }
 

@@ -120,6 +120,9 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 watch.clone(),
                 stopping.clone(),
             ));
+            if let Some(sentinels) = seat.site.sentinels.clone() {
+                tokio::spawn(sentinels.run(seat.site.connect_timeout, stopping.clone()));
+            }
             let desk = Arc::new(Desk {
                 running: watch::Sender::new(None),
                 gate: Mutex::new("shut"),

@@ -28,6 +28,8 @@ pub struct NodeFacts {
     pub history: Option<String>,
     /// Redis' `master_replid2`: the history that this one goes on from.
     pub history_before: Option<String>,
+    /// Where that one ended.
+    pub history_before_end: Option<u64>,
     /// `ip:port` of attached replicas, as the node lists them. May be stale; for warnings only.
     pub attached: Vec<String>,
     pub loading: bool,
@@ -197,6 +199,10 @@ impl NodeFacts {
             offset: own_offset.or_else(|| told.as_ref().and_then(offset_of)),
             history: replication.get("master_replid").map(str::to_owned),
             history_before: replication.get("master_replid2").map(str::to_owned),
+            // The first byte of this history, which is -1 while there has been no other.
+            history_before_end: replication
+                .number("second_repl_offset")
+                .and_then(|first: u64| first.checked_sub(1)),
             attached,
             loading: is_loading(&persistence),
             backlog_bytes: replication.number("repl_backlog_size"),

@@ -3,6 +3,7 @@
 //! * [`node`]: a control connection to one node, with a deadline on every call.
 //! * [`engine`], [`facts`], [`identity`]: what a node is, says, and is called by others.
 //! * [`watch`]: all nodes of a shard as last observed, each with its age.
+//! * [`sentinel`]: what the Sentinels of a shard say.
 //!
 //! **Invariant:** nothing here changes a node or decides anything.
 
@@ -10,4 +11,5 @@ pub mod engine;
 pub mod facts;
 pub mod identity;
 pub mod node;
+pub mod sentinel;
 pub mod watch;

@@ -5,6 +5,8 @@
 //! again, because its next reply would answer an older question; and every error says whether the
 //! command may have executed, which decides between retrying and resolving.
 
+mod subscription;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use crate::resp::scan::write_request;
 pub use crate::topology::engine::{Abilities, Engine, Version};
 pub use crate::topology::facts::NodeFacts;
 use crate::transport::{Dialer, Stream};
+pub use subscription::Subscription;
 
 /// `host:port` as the config names the node.
 pub type NodeName = Arc<str>;
@@ -47,6 +50,22 @@ impl Credentials {
         credentials
     }
 
+    /// Of the Sentinels, who are reached as the nodes are but may know us otherwise.
+    pub fn of_sentinels(shard: &ShardConfig) -> Credentials {
+        let credentials = Credentials::default();
+        credentials.renew_sentinels(shard);
+        credentials
+    }
+
+    /// [`Credentials::renew`] for those of the Sentinels.
+    pub fn renew_sentinels(&self, shard: &ShardConfig) {
+        let sentinel = shard.sentinel.as_ref();
+        let username = sentinel.and_then(|sentinel| sentinel.username.clone());
+        let password = sentinel.and_then(|sentinel| sentinel.password.clone());
+        self.login.store(Arc::new(Login { username, password }));
+        self.dialer.set(shard.upstream_tls.clone());
+    }
+
     /// In plain TCP.
     pub fn new(username: Option<String>, password: Option<Secret>) -> Credentials {
         let credentials = Credentials::default();
@@ -61,6 +80,12 @@ impl Credentials {
         let (username, password) = (shard.username.clone(), shard.password.clone());
         self.login.store(Arc::new(Login { username, password }));
         self.dialer.set(shard.upstream_tls.clone());
+    }
+
+    /// What others need to be us: AUTH's user, if one is named, and password.
+    pub fn login(&self) -> (Option<String>, Option<Secret>) {
+        let login = self.login.load();
+        (login.username.clone(), login.password.clone())
     }
 
     /// The user's name on the nodes.

@@ -15,6 +15,7 @@ fn node(name: &str, role: Option<Role>, now: Instant) -> Observed {
         offset: Some(1),
         history: None,
         history_before: None,
+        history_before_end: None,
         attached: Vec::new(),
         loading: false,
         backlog_bytes: None,

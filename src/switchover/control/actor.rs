@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::evidence::{Known, Verdict, verdict};
+use super::evidence::{Known, Told, Verdict, verdict_beside};
 use super::{Desk, Operation, Order};
 use crate::shard::doubt::Look;
 use crate::switchover::exec::measure::Progress;
 use crate::switchover::exec::{Exec, Gates, Opening, Routes, Site, Task};
 use crate::topology::node::NodeName;
-use crate::topology::watch::{Snapshot, Watch, find_master};
+use crate::topology::sentinel::Hearsay;
+use crate::topology::watch::{Observed, Snapshot, Watch, find_master};
 
 /// How long the route waits for what is under way on a master that is left.
 const HOLD_WITHIN: Duration = Duration::from_millis(100);
@@ -64,6 +65,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             self.perform(order).await;
         }
         let mut news = self.watch.news();
+        let sentinels = self.site.sentinels.clone();
+        let mut word = sentinels.as_ref().map(|sentinels| sentinels.news());
         loop {
             tokio::select! {
                 biased;
@@ -74,6 +77,11 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                     news.mark_unchanged();
                     self.follow().await;
                     self.looked();
+                }
+                () = changed(&mut word) => {
+                    self.follow().await;
+                    // Whom they name is asked for its role from now on.
+                    self.watch.want();
                 }
                 () = self.stopping.cancelled() => break,
             }
@@ -112,6 +120,9 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let look = self.site.doubts.look_begins();
         self.asked = Some((self.watch.unbegun_round(), look));
         self.watch.want();
+        if let Some(sentinels) = &self.site.sentinels {
+            sentinels.want();
+        }
     }
 
     /// A look that was asked for has been answered, and the route is in line with it.
@@ -133,12 +144,14 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let now = Instant::now();
         self.site.routes.saw(lives(&snapshot));
         let routed = self.site.routes.current().1;
-        if self.known.master.is_none() && self.watch.rounds() == self.judged {
+        let told = self.told(&snapshot, now);
+        let named = matches!(told, Told::Master(..));
+        if !named && self.known.master.is_none() && self.watch.rounds() == self.judged {
             // Who is master alone among those that have answered so far may not be so among all.
             return;
         }
         self.judged = self.watch.rounds();
-        match verdict(&snapshot, &self.known, routed.is_some(), now) {
+        match verdict_beside(&told, &snapshot, &self.known, routed.is_some(), now) {
             Verdict::Keep if routed.is_some() => self.known.learn(&snapshot, now),
             Verdict::Keep => {
                 let finding = find_master(&snapshot, now);
@@ -152,6 +165,17 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                 self.admit(&found).await;
                 self.known.learn(&snapshot, now);
             }
+            Verdict::FollowWord { master, missing } => {
+                if let Some(from) = &self.known.master {
+                    let missing = missing.unwrap_or_default();
+                    self.site.metrics.writes_not_carried.increment(missing);
+                    tracing::warn!(shard = %self.site.shard, %from, to = %master, missing,
+                        "Sentinel has changed the master; following. What had not been replicated \
+                         is lost: at least as much as is missing, in units of offset");
+                }
+                self.admit(&master).await;
+                self.known.learn(&snapshot, now);
+            }
             Verdict::Shut => {
                 tracing::warn!(shard = %self.site.shard, master = ?routed,
                     "the master is no master any more and no other has appeared; writes wait");
@@ -161,6 +185,27 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                 self.site.gates.release(Opening::Shut).await;
                 *self.desk.gate() = "shut";
                 self.watch.want();
+            }
+        }
+    }
+
+    /// What Sentinels say, in our names for the nodes.
+    fn told(&self, snapshot: &Snapshot, now: Instant) -> Told {
+        let Some(sentinels) = &self.site.sentinels else {
+            return Told::Nothing;
+        };
+        let word = match sentinels.hearsay(now) {
+            Hearsay::Unasked => return Told::Unasked,
+            Hearsay::Nothing => return Told::Nothing,
+            Hearsay::Word(word) => word,
+        };
+        let called = |node: &&Observed| node.identity.is_called(&word.host, word.port);
+        match snapshot.nodes.iter().find(called) {
+            Some(node) => Told::Master(node.name().clone(), word.since),
+            None => {
+                tracing::debug!(shard = %self.site.shard, host = word.host, port = word.port,
+                    "Sentinel names a master that is no node of this shard");
+                Told::Nothing
             }
         }
     }
@@ -194,10 +239,20 @@ impl<G: Gates, R: Routes> Actor<G, R> {
     }
 }
 
+/// Sentinels say something else than before; never, where there are none.
+async fn changed(word: &mut Option<watch::Receiver<u64>>) {
+    let Some(word) = word else {
+        return std::future::pending().await;
+    };
+    if word.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// The run of each node, as far as it is known. One that fell silent is in the same run for all that
 /// is known.
 fn lives(snapshot: &Snapshot) -> Vec<(NodeName, String)> {
-    let life = |node: &crate::topology::watch::Observed| {
+    let life = |node: &Observed| {
         let run_id = node.facts.as_ref()?.life.run_id.clone()?;
         Some((node.name().clone(), run_id))
     };

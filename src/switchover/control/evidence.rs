@@ -6,6 +6,10 @@
 //! since, and goes on from the same history where nodes tell it (Redis). An empty node that has just
 //! been started never wins. Without a known history (a proxy that has just been started) whoever is
 //! master alone is believed, and two are none.
+//!
+//! Sentinels change that ([`verdict_beside`]): the node that a majority of them names is the master as
+//! soon as it says so itself, even if another one says so too, and even if it lacks what clients have
+//! written: their failover loses what had not been replicated, and the loss can only be told.
 
 use tokio::time::Instant;
 
@@ -50,6 +54,17 @@ impl Known {
         }
     }
 
+    /// How much of what the master was seen to have is missing in the history of a node that has
+    /// been promoted; `None` when nothing was seen.
+    fn missing_in(&self, facts: &NodeFacts) -> Option<u64> {
+        let went_on = self.history.is_some() && self.history == facts.history_before;
+        let has = match facts.history_before_end {
+            Some(end) if went_on => end,
+            _ => facts.offset?,
+        };
+        Some(self.offset?.saturating_sub(has))
+    }
+
     /// Whether `node` has the history that clients have written to.
     fn is_held_by(&self, node: &NodeName, facts: &NodeFacts) -> bool {
         let goes_on = match (&self.history, &facts.history) {
@@ -75,8 +90,53 @@ pub(super) enum Verdict {
     /// Nothing: the route is right, or nothing better is known.
     Keep,
     Follow(NodeName),
+    /// Sentinels have made it master, without this much of what the last one was seen to have.
+    FollowWord {
+        master: NodeName,
+        missing: Option<u64>,
+    },
     /// Its master says itself that it is none, and nobody else is one.
     Shut,
+}
+
+/// What Sentinels say of the nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// There are none, or no majority of them names one of the nodes.
+    Nothing,
+    /// They have not all been asked yet.
+    Unasked,
+    /// A majority names this node, and has done so since.
+    Master(NodeName, Instant),
+}
+
+/// [`verdict`], with what Sentinels say. A node is asked for its role after they have named it.
+pub(super) fn verdict_beside(
+    told: &Told,
+    snapshot: &Snapshot,
+    known: &Known,
+    routed: bool,
+    now: Instant,
+) -> Verdict {
+    match told {
+        Told::Master(named, since) => {
+            let seen_at = snapshot.node(named).and_then(|node| node.seen_at);
+            let facts = fresh_master(snapshot, named, now)
+                .filter(|facts| !facts.loading && seen_at.is_some_and(|at| at >= *since));
+            let is_ours = known.master.as_ref() == Some(named);
+            match facts {
+                Some(facts) if !(is_ours && routed) => Verdict::FollowWord {
+                    master: named.clone(),
+                    missing: known.missing_in(facts).filter(|_| !is_ours),
+                },
+                // Whoever else says that it is master may be one that was replaced.
+                None if known.master.is_none() => Verdict::Keep,
+                _ => verdict(snapshot, known, routed, now),
+            }
+        }
+        Told::Unasked if known.master.is_none() => Verdict::Keep,
+        Told::Unasked | Told::Nothing => verdict(snapshot, known, routed, now),
+    }
 }
 
 /// `routed`: the route names the known master; otherwise it names none.

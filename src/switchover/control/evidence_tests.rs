@@ -20,6 +20,7 @@ fn snapshot(nodes: &[(&str, Says<'_>)], now: Instant) -> Snapshot {
             offset: Some(*offset),
             history: text(history),
             history_before: text(before),
+            history_before_end: None,
             attached: Vec::new(),
             loading: false,
             backlog_bytes: None,
@@ -143,4 +144,85 @@ fn a_proxy_that_has_just_been_started_believes_whoever_is_master_alone() {
     ];
     let two = snapshot(&masters, now);
     assert_eq!(verdict(&two, &Known::default(), false, now), Verdict::Keep);
+}
+
+/// What is decided about `later` by one who has seen what [`check`] has, when Sentinels have been naming
+/// `named` since before the look, or only since then.
+fn check_word(later: &[(&str, Says<'_>)], named: &str, before_the_look: bool) -> Verdict {
+    let now = Instant::now();
+    let known = Known {
+        history: Some("h".to_owned()),
+        offset: Some(100),
+        replicas: vec![("b:1".into(), 90)],
+        ..Known::master("a:1")
+    };
+    let since = match before_the_look {
+        true => now,
+        false => now + std::time::Duration::from_millis(1),
+    };
+    let told = Told::Master(named.into(), since);
+    verdict_beside(&told, &snapshot(later, now), &known, true, now)
+}
+
+fn told_to_follow(master: &str, missing: u64) -> Verdict {
+    Verdict::FollowWord {
+        master: master.into(),
+        missing: Some(missing),
+    }
+}
+
+#[test]
+fn a_node_that_lacks_writes_is_followed_on_the_word_of_sentinels_only() {
+    let later = [("a:1", SILENT), ("b:1", (MASTER, 80, "i", "h"))];
+    assert_eq!(check(&later, true), Verdict::Keep);
+    assert_eq!(check_word(&later, "b:1", true), told_to_follow("b:1", 20));
+}
+
+#[test]
+fn sentinels_are_not_believed_before_the_node_says_so_itself() {
+    let replica = follows("a", Link::Down);
+    let later = [("a:1", SILENT), ("b:1", (replica, 100, "h", "0"))];
+    assert_eq!(check_word(&later, "b:1", true), Verdict::Keep);
+    let later = [("a:1", SILENT), ("b:1", (MASTER, 80, "i", "h"))];
+    assert_eq!(check_word(&later, "b:1", false), Verdict::Keep);
+    assert_eq!(check_word(&later, "c:1", true), Verdict::Keep);
+}
+
+#[test]
+fn of_two_masters_the_one_that_sentinels_name_is_followed() {
+    let both = [
+        ("a:1", (MASTER, 120, "h", "0")),
+        ("b:1", (MASTER, 80, "i", "h")),
+    ];
+    assert_eq!(check_word(&both, "b:1", true), told_to_follow("b:1", 20));
+    assert_eq!(check_word(&both, "a:1", true), Verdict::Keep);
+}
+
+#[test]
+fn at_the_start_nobody_is_followed_before_sentinels_have_been_asked_or_against_their_word() {
+    let now = Instant::now();
+    let alone = [("a:1", (MASTER, 120, "h", "0")), ("b:1", SILENT)];
+    let judge = |told: &Told| {
+        let nothing = Known::default();
+        verdict_beside(told, &snapshot(&alone, now), &nothing, false, now)
+    };
+    assert_eq!(judge(&Told::Unasked), Verdict::Keep);
+    assert_eq!(judge(&Told::Master("b:1".into(), now)), Verdict::Keep);
+    assert_eq!(judge(&Told::Nothing), Verdict::Follow("a:1".into()));
+    let named = judge(&Told::Master("a:1".into(), now));
+    assert!(matches!(named, Verdict::FollowWord { missing: None, .. }));
+}
+
+#[test]
+fn what_is_missing_is_counted_to_where_the_old_history_ended() {
+    let now = Instant::now();
+    let mut later = snapshot(&[("a:1", SILENT), ("b:1", (MASTER, 500, "i", "h"))], now);
+    let known = Known {
+        history: Some("h".to_owned()),
+        offset: Some(100),
+        ..Known::master("a:1")
+    };
+    let facts = later.nodes[1].facts.as_mut().unwrap();
+    facts.history_before_end = Some(70);
+    assert_eq!(known.missing_in(facts), Some(30));
 }

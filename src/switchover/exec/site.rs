@@ -14,6 +14,7 @@ use crate::switchover::journal::Journal;
 use crate::telemetry::SwitchoverMetrics;
 use crate::topology::engine::Engine;
 use crate::topology::node::{Credentials, NodeName};
+use crate::topology::sentinel::Sentinels;
 
 /// Whether writes go on after a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct Site<G, R> {
     pub metrics: SwitchoverMetrics,
     /// Where the data path tells that the master refuses.
     pub doubts: Doubts,
+    /// Those that watch the shard and are told of what becomes of it.
+    pub sentinels: Option<Arc<Sentinels>>,
 }
 
 impl<G, R> Site<G, R> {
@@ -96,6 +99,7 @@ impl<G, R> Site<G, R> {
             connect_timeout: proxy.connect_timeout,
             metrics: SwitchoverMetrics::new(&shard.name),
             doubts,
+            sentinels: Sentinels::of(shard),
         }
     }
 
@@ -108,6 +112,9 @@ impl<G, R> Site<G, R> {
     /// called while one is running.
     pub fn renew(&self, shard: &ShardConfig, switchover: &SwitchoverConfig) {
         self.credentials.renew(shard);
+        if let Some(sentinels) = &self.sentinels {
+            sentinels.credentials.renew_sentinels(shard);
+        }
         self.switchover.store(Arc::new(switchover.clone()));
     }
 

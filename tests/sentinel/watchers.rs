@@ -1,0 +1,119 @@
+//! Real Sentinels over a shard, and what they say.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use pointsman::cli::demo::servers::free_ports;
+use pointsman::cli::demo::workspace::Started;
+
+use crate::support::*;
+
+/// What they call the shard.
+pub const NAME: &str = "mymaster";
+/// Of the three Sentinels, how many must agree.
+pub const QUORUM: &str = "2";
+
+/// Three Sentinels that know each other and the shard.
+pub struct Watchers {
+    pub addrs: Vec<String>,
+    _started: Vec<Started>,
+    _workspace: Arc<Workspace>,
+}
+
+impl Watchers {
+    /// Returns when each of them has found the two others and all replicas.
+    pub async fn over(shard: &Shard) -> Watchers {
+        let workspace = Workspace::create("pointsman-test").expect("a temporary directory");
+        let master = shard.addr(0);
+        let (host, port) = master.rsplit_once(':').unwrap();
+        let (mut addrs, mut started) = (Vec::new(), Vec::new());
+        for own in free_ports::<3>().unwrap() {
+            let config = workspace.dir().join(format!("sentinel-{own}.conf"));
+            let text = format!(
+                "port {own}\nbind 127.0.0.1\ndir {}\n\
+                 sentinel monitor {NAME} {host} {port} {QUORUM}\n\
+                 sentinel down-after-milliseconds {NAME} 500\n\
+                 sentinel failover-timeout {NAME} 7000\n\
+                 sentinel parallel-syncs {NAME} 3\n",
+                workspace.dir().display()
+            );
+            std::fs::write(&config, text).unwrap();
+            let mut command = Command::new("redis-sentinel");
+            command.arg(&config);
+            let name = format!("sentinel-{own}");
+            let child = workspace.start(&name, &mut command);
+            started.push(child.expect("run `make setup` first"));
+            addrs.push(format!("127.0.0.1:{own}"));
+        }
+        let watchers = Watchers {
+            addrs,
+            _started: started,
+            _workspace: workspace,
+        };
+        for addr in &watchers.addrs {
+            wait_until("the Sentinel listens", async || {
+                Wire::connect(addr).await.is_ok()
+            })
+            .await;
+        }
+        watchers.agree(&master, shard.addrs().len() - 1).await;
+        watchers
+    }
+
+    pub async fn wire(&self, at: usize) -> Wire {
+        let wire = Wire::connect(&self.addrs[at]).await;
+        wire.expect("a connection to the Sentinel")
+    }
+
+    /// What one of them says of the master, by name of the field.
+    pub async fn field(&self, at: usize, name: &str) -> String {
+        let told = self
+            .wire(at)
+            .await
+            .call(&["SENTINEL", "MASTER", NAME])
+            .await;
+        let told = told.unwrap();
+        let at = told.items().iter().position(|item| item.text() == name);
+        at.map(|at| told.items()[at + 1].text()).unwrap_or_default()
+    }
+
+    /// Whom they take for the master.
+    pub async fn masters(&self) -> Vec<String> {
+        let mut masters = Vec::new();
+        for at in 0..self.addrs.len() {
+            let mut wire = self.wire(at).await;
+            let told = wire
+                .call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME])
+                .await;
+            let told = told.unwrap();
+            let words: Vec<String> = told.items().iter().map(Value::text).collect();
+            masters.push(words.join(":"));
+        }
+        masters
+    }
+
+    /// All of them name `master`, find it well, and have found each other and `replicas`.
+    pub async fn agree(&self, master: &str, replicas: usize) {
+        wait_until("the Sentinels agree", async || {
+            for at in 0..self.addrs.len() {
+                let others = self.field(at, "num-other-sentinels").await;
+                if others != (self.addrs.len() - 1).to_string()
+                    || self.field(at, "num-slaves").await != replicas.to_string()
+                    || self.field(at, "flags").await != "master"
+                {
+                    return false;
+                }
+            }
+            self.masters().await.iter().all(|one| one == master)
+        })
+        .await;
+    }
+
+    /// The lines of the config that name all of them.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            shard: format!("sentinels = {:?}\nsentinel_master = {NAME:?}", self.addrs),
+            ..patient()
+        }
+    }
+}
