@@ -271,6 +271,37 @@ async fn protocol_errors_are_answered_and_the_connection_closed_as_by_the_server
 }
 
 #[tokio::test]
+async fn bytes_of_other_protocols_are_answered_as_by_the_server() {
+    let twins = Twins::start().await;
+    // Without NUL: Redis waits for ever for the end of a line in which there is one.
+    let garbage: Vec<u8> = (0..2000u32).map(|at| (1 + at * at % 251) as u8).collect();
+    let inputs: &[&[u8]] = &[
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\nSET pwned 1\r\n",
+        b"host: a\r\nSET pwned 1\r\n",
+        b"*2\r\n$4\r\nPOST\r\n$1\r\n/\r\nSET pwned 1\r\n",
+        b"\x16\x03\x01\x01\xc8\x01\x02\x03\xc4\x03\x03\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        &b"*1\r\n".repeat(20_000),
+        &garbage,
+    ];
+    for input in inputs {
+        twins.check(input).await;
+    }
+    // The answer to the first line is given or not, by what the server read at once.
+    let behind_others: &[&[u8]] = &[
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\nSET pwned 1\r\n",
+        b"MULTI\r\nPOST / HTTP/1.1\r\nSET pwned 1\r\nEXEC\r\n",
+        b"SUBSCRIBE c\r\nPOST / HTTP/1.1\r\nUNSUBSCRIBE\r\nSET pwned 1\r\n",
+        b"CLIENT REPLY OFF\r\nHost: a\r\nSET pwned 1\r\n",
+    ];
+    for input in behind_others {
+        let (_, ending) = exchange(&twins.proxy.addr, input).await;
+        assert_eq!(ending, Ending::Closed);
+    }
+    twins.check(b"EXISTS pwned\r\n").await;
+}
+
+#[tokio::test]
 async fn a_long_pipeline_is_answered_in_order() {
     let twins = Twins::start().await;
     let mut input = Vec::new();

@@ -29,6 +29,7 @@ impl Session {
                 self.say(b"+OK\r\n");
                 Err(Closed::Quit)
             }
+            Local::HangUp => Err(Closed::ProtocolError),
             Local::Reset => {
                 self.reset(words.len());
                 Ok(())

@@ -361,7 +361,9 @@ impl Session {
 
     fn refused_unauthenticated(&self, verdict: &Verdict) -> Option<Bytes> {
         match verdict.path {
-            Path::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset) => None,
+            Path::Local(
+                Local::Auth | Local::Hello | Local::Quit | Local::HangUp | Local::Reset,
+            ) => None,
             _ => self.noauth.clone(),
         }
     }

@@ -116,6 +116,8 @@ pub enum Local {
     Select,
     Reset,
     Quit,
+    /// An HTTP request: nothing behind it may be read.
+    HangUp,
     ClientId,
     ClientInfo,
     ClientList,
@@ -145,7 +147,7 @@ impl Local {
     pub fn needs_no_server(self) -> bool {
         matches!(
             self,
-            Self::Quit | Self::Reset | Self::ClientReply | Self::Failover
+            Self::Quit | Self::HangUp | Self::Reset | Self::ClientReply | Self::Failover
         )
     }
 

@@ -251,7 +251,10 @@ impl Relay<'_> {
             Some(upload) => upload.verdict,
             None => self.session.verdict(&self.session.input),
         };
-        let ends = matches!(verdict.path, Path::Local(Local::Quit | Local::Reset));
+        let ends = matches!(
+            verdict.path,
+            Path::Local(Local::Quit | Local::HangUp | Local::Reset)
+        );
         if !ends && let Some(feed) = self.reopen_transaction() {
             self.judge_later(len);
             return Ok(Some(feed));

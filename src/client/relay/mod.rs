@@ -272,7 +272,7 @@ impl<'s> Relay<'s> {
                     self.call_back().await?;
                     continue;
                 }
-                Feed::Answer(local @ (Local::Reset | Local::Quit), len) => {
+                Feed::Answer(local @ (Local::Reset | Local::Quit | Local::HangUp), len) => {
                     // The connection's state ends with the connection.
                     return self.session.answer(local, len).await;
                 }

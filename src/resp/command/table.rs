@@ -114,14 +114,6 @@ const fn local(class: Class, local: Local) -> Verdict {
     }
 }
 
-const fn refused(text: &'static str) -> Verdict {
-    Verdict {
-        class: Class::Refused,
-        writes: false,
-        path: Path::Refused(text),
-    }
-}
-
 const fn ruled(ruled: &'static Ruled) -> Verdict {
     Verdict {
         class: ruled.passed.class,
@@ -129,19 +121,6 @@ const fn ruled(ruled: &'static Ruled) -> Verdict {
         path: Path::Ruled(ruled),
     }
 }
-
-/// Refuses a command with a text that names it and says what to do instead.
-macro_rules! refuse {
-    ($command:literal, $instead:literal) => {
-        super::refused(concat!(
-            "ERR ",
-            $command,
-            " is refused by pointsman: ",
-            $instead
-        ))
-    };
-}
-use refuse;
 
 /// A command that the operator decides about: its group, what it is when it is let through, and the
 /// text to refuse it with otherwise.

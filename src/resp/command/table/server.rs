@@ -2,7 +2,7 @@
 
 use super::{
     ADMIN_ONE_SHOT, ADMIN_WRITE, OF_REPLICATION, PUBLISH, READ, REPLICATES, Row, WRITE_ONE_SHOT,
-    by_policy, local, pinned, pinned_write, refuse,
+    by_policy, local, pinned, pinned_write,
 };
 use crate::resp::command::Class::{Admin, Blocking, PubSub, Read, Session, Transaction};
 use crate::resp::command::{Local, Pin, SubKind};
@@ -73,7 +73,8 @@ pub(super) const ROWS: &[Row] = &[
     ("REPLCONF", OF_REPLICATION),
     ("RESTORE-ASKING", by_policy!(Cluster, WRITE_ONE_SHOT, "RESTORE-ASKING", "slots are moved between the nodes themselves")),
 
-    // How an HTTP request begins that was aimed at a Redis port; the server hangs up on it.
-    ("POST", refuse!("POST", "this port speaks the Redis protocol, not HTTP")),
-    ("HOST:", refuse!("Host:", "this port speaks the Redis protocol, not HTTP")),
+    // How an HTTP request begins that was aimed at a Redis port. The server hangs up on it, because
+    // the body, which a browser can be made to send, would be read as commands.
+    ("POST", local(Session, Local::HangUp)),
+    ("HOST:", local(Session, Local::HangUp)),
 ];
