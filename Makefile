@@ -39,6 +39,11 @@ chaos: setup ## random switchovers, crashes and partitions, every reply judged; 
 	CHAOS_SECONDS="$(or $(CHAOS_SECONDS),600)" \
 		cargo test --test chaos -- matrix as_long_as_wanted --test-threads 1 --nocapture
 
+.PHONY: fuzz
+fuzz: ## random bytes against all that reads bytes; FUZZ_SECONDS=600 FUZZ_SEED=7
+	FUZZ_SECONDS="$(or $(FUZZ_SECONDS),120)" FUZZ_SEED="$(or $(FUZZ_SEED),$(shell date +%s))" \
+		cargo test --test fuzz -- --nocapture
+
 .PHONY: soak
 soak: setup ## 1000 switchovers in a row under load, memory watched; options in SOAK_ARGS="-n 200"
 	cargo bench --bench soak -- $(SOAK_ARGS)
