@@ -116,7 +116,7 @@ impl Session {
         let since = self.refused_since().unwrap_or_else(Instant::now);
         loop {
             let Some((epoch, links)) = self.seat.master() else {
-                if self.wait_for_move(since).await? == Waited::BudgetSpent {
+                if Box::pin(self.wait_for_move(since)).await? == Waited::BudgetSpent {
                     return Ok(Err(self.budget_spent_text()));
                 }
                 continue;
@@ -131,7 +131,7 @@ impl Session {
             }
             let connected = match from {
                 Source::Pool => links.pool.take(&links.node, &self.identity, deadline).await,
-                Source::Fresh => links.dial(&self.identity, deadline).await,
+                Source::Fresh => Box::pin(links.dial(&self.identity, deadline)).await,
             };
             match connected {
                 Ok(connection) => {
@@ -154,7 +154,7 @@ impl Session {
         if self.proven || self.identity.credentials.is_some() {
             return Ok(None);
         }
-        links.wants_password().await
+        Box::pin(links.wants_password()).await
     }
 }
 

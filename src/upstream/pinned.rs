@@ -43,7 +43,8 @@ impl Pool {
                 return Ok(connection);
             }
         }
-        Connection::dial(&self.dialer, node, identity, deadline).await
+        // Boxed: it happens rarely, and whoever takes a connection would be as large.
+        Box::pin(Connection::dial(&self.dialer, node, identity, deadline)).await
     }
 
     fn pop(&self, identity: &Identity) -> Option<Connection> {

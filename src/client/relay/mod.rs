@@ -252,7 +252,7 @@ impl<'s> Relay<'s> {
         self.wear_name();
         loop {
             if self.reissue {
-                self.reissue_blocked().await?;
+                Box::pin(self.reissue_blocked()).await?;
             }
             let feed = self.feed()?;
             match feed {
@@ -260,49 +260,39 @@ impl<'s> Relay<'s> {
                     self.leave();
                     return Ok(());
                 }
-                Feed::Carry => {
-                    self.carry().await?;
-                    continue;
-                }
-                Feed::Refused => {
-                    self.refused().await?;
-                    continue;
-                }
-                Feed::CallBack => {
-                    self.call_back().await?;
-                    continue;
-                }
                 Feed::Answer(local @ (Local::Reset | Local::Quit | Local::HangUp), len) => {
                     // The connection's state ends with the connection.
-                    return self.session.answer(local, len).await;
-                }
-                Feed::Target(len) => {
-                    self.name_target(len).await?;
-                    continue;
-                }
-                Feed::Answer(local, len) => {
-                    self.answer(local, len).await?;
-                    continue;
-                }
-                Feed::Tunnel(len) => {
-                    self.tunnel(len).await?;
-                    continue;
-                }
-                Feed::Scripts(len) => {
-                    self.bring_scripts(len).await?;
-                    continue;
-                }
-                Feed::Scan(len) => {
-                    self.session.scan(len).await?;
-                    continue;
+                    return Box::pin(self.session.answer(local, len)).await;
                 }
                 Feed::Hold => self.note_held()?,
                 Feed::Read | Feed::Wait | Feed::Room | Feed::Backlog => self.held_since = None,
+                aside => {
+                    // Boxed: who waits for messages is not to be as large as what is rarely done.
+                    Box::pin(self.step_aside(aside)).await?;
+                    continue;
+                }
             }
             self.show();
             self.wait(&feed).await?;
             self.deal()?;
             self.show();
+        }
+    }
+
+    /// Does what takes more than passing on.
+    async fn step_aside(&mut self, feed: Feed) -> Result<(), Closed> {
+        match feed {
+            Feed::Carry => self.carry().await,
+            Feed::Refused => self.refused().await,
+            Feed::CallBack => self.call_back().await,
+            Feed::Target(len) => self.name_target(len).await,
+            Feed::Answer(local, len) => self.answer(local, len).await,
+            Feed::Tunnel(len) => self.tunnel(len).await,
+            Feed::Scripts(len) => self.bring_scripts(len).await,
+            Feed::Scan(len) => self.session.scan(len).await,
+            Feed::Read | Feed::Wait | Feed::Room | Feed::Backlog | Feed::Hold | Feed::Leave => {
+                Ok(())
+            }
         }
     }
 
@@ -372,7 +362,7 @@ impl<'s> Relay<'s> {
         })
         .await;
         match woken {
-            Woken::Deadline => self.deadline_passed().await,
+            Woken::Deadline => Box::pin(self.deadline_passed()).await,
             Woken::ClientGone => self.client_gone(feed),
             Woken::LinkEnded => {
                 self.link_ended = true;
