@@ -183,13 +183,12 @@ fn valgrind() -> Command {
     command
 }
 
-/// What valgrind says at the end: `I refs: 1,234`.
+/// What valgrind says at the end: `I   refs:      1,234`.
 fn instructions(said: &str) -> anyhow::Result<u64> {
-    let line = said
-        .lines()
-        .find_map(|line| line.split_once("I refs:").or(line.split_once("I  refs:")))
-        .with_context(|| format!("valgrind counted nothing: {said}"))?;
-    let digits: String = line.1.chars().filter(char::is_ascii_digit).collect();
+    let mut figures = said.lines().filter_map(|line| line.split_once("refs:"));
+    let figure = figures.find(|(what, _)| what.trim_end().ends_with('I'));
+    let (_, figure) = figure.with_context(|| format!("valgrind counted nothing: {said}"))?;
+    let digits: String = figure.chars().filter(char::is_ascii_digit).collect();
     digits.parse().context("valgrind's count")
 }
 

@@ -28,6 +28,8 @@ use crate::upstream::lane::ReplySink;
 
 /// A larger buffer is given back to the allocator once it is empty.
 const KEEP_BYTES: usize = 64 * 1024;
+/// Parts of replies from this size are written from where they lie.
+const LARGE_PART_BYTES: usize = 16 * 1024;
 /// While a client leaves this much untaken, its next requests wait.
 const ROOM_BYTES: usize = 1 << 20;
 /// A client that takes nothing for so long may be one that writes all of its requests before it reads
@@ -206,6 +208,26 @@ impl Outbox {
         buffer.extend_from_slice(bytes);
     }
 
+    /// Writes a large part of a reply as far as the client takes it, without copying it first.
+    fn push_large(&self, mut part: &[u8]) {
+        if !self.blocked.get() && self.write_buffered().is_ok() {
+            while let Ok(sent @ 1..) = self.write.try_write(part) {
+                self.note_taken(sent);
+                part = part.get(sent..).unwrap_or_default();
+                if part.is_empty() {
+                    return;
+                }
+            }
+        }
+        // Why no more was taken is found out by the flush that follows.
+        self.push(part);
+    }
+
+    fn note_taken(&self, sent: usize) {
+        self.counts.bytes_out.add(sent as u64);
+        self.taken.set(self.taken.get() + sent as u64);
+    }
+
     /// Writes as much as the client takes now.
     pub fn flush_now(&self) {
         self.touched.set(false);
@@ -253,8 +275,7 @@ impl Outbox {
             if sent == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            self.counts.bytes_out.add(sent as u64);
-            self.taken.set(self.taken.get() + sent as u64);
+            self.note_taken(sent);
             buffer.advance(sent);
         }
         self.write.try_flush()?;
@@ -288,8 +309,13 @@ impl Outbox {
 impl ReplySink for Outbox {
     #[inline]
     fn deliver(&self, bytes: &[u8]) {
-        if self.state.get() == OutboxState::Open {
+        if self.state.get() != OutboxState::Open {
+            return;
+        }
+        if bytes.len() < LARGE_PART_BYTES {
             self.push(bytes);
+        } else {
+            self.push_large(bytes);
         }
     }
 

@@ -35,6 +35,8 @@ use crate::transport::{ReadHalf, WriteHalf};
 
 /// Room made before each read from the server.
 const READ_BYTES: usize = 64 * 1024;
+/// The same in the middle of a large value: fewer and larger reads, each passed on in one write.
+const LARGE_READ_BYTES: usize = 512 * 1024;
 /// Requests without a reply; above this the lane takes no more. Enough to keep any server busy.
 const ON_WAY_BYTES_MAX: usize = 4 << 20;
 
@@ -263,7 +265,7 @@ impl<S: ReplySink> LaneTask<S> {
             if self.lane.retired.get() && self.lane.owed.get() == 0 {
                 return Poll::Ready(Cut::Closed);
             }
-            self.input.reserve(READ_BYTES);
+            self.make_room();
             match poll_read_buf(Pin::new(&mut self.read), context, &mut self.input) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Cut::Closed),
                 Poll::Ready(Ok(_)) => {
@@ -276,6 +278,17 @@ impl<S: ReplySink> LaneTask<S> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    fn make_room(&mut self) {
+        if self.scanner.body_left() > READ_BYTES as u64 {
+            self.input.reserve(LARGE_READ_BYTES);
+            return;
+        }
+        if self.input.is_empty() && self.input.capacity() >= LARGE_READ_BYTES / 2 {
+            self.input = BytesMut::new();
+        }
+        self.input.reserve(READ_BYTES);
     }
 
     fn remember_task(&self, context: &Context<'_>) {

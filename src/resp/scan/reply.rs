@@ -123,6 +123,15 @@ impl ReplyScanner {
         self.state != State::Start
     }
 
+    /// Bytes that are still to come of the value in which the scan stopped; 0 where that is not known.
+    #[inline]
+    pub fn body_left(&self) -> u64 {
+        match self.state {
+            State::Body { left } => left,
+            _ => 0,
+        }
+    }
+
     fn scan_on(&mut self, buf: &[u8]) -> Result<Reply, ReplyError> {
         let mut pos: usize = 0;
         loop {
