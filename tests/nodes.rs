@@ -35,6 +35,7 @@ fn question(servers: &[Server], to: usize) -> Question {
         to: servers[to].name.clone(),
         max_lag: 1 << 20,
         within: STEP,
+        sentinels: None,
     }
 }
 

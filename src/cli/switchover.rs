@@ -147,6 +147,11 @@ pub fn print(report: &Report) -> anyhow::Result<()> {
             replica.node, replica.resync
         ))?;
     }
+    for sentinel in &report.sentinels_untold {
+        output::line(format!(
+            "  Sentinel {sentinel} does NOT KNOW the new master yet"
+        ))?;
+    }
     output::line(format!("  {:.3} ms in all", report.total_ms))?;
     Ok(())
 }

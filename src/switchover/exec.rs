@@ -41,6 +41,7 @@ use crate::switchover::plan::{
 };
 use crate::switchover::preflight::{Passed, Question, preflight};
 use crate::switchover::report::{Outcome, ReplicaResync, Resync};
+use crate::switchover::sentinels;
 use crate::switchover::sink::Sink;
 use crate::topology::engine::{Abilities, Engine};
 use crate::topology::facts::Life;
@@ -73,8 +74,17 @@ enum Side {
     Warmed(Result<(), String>),
     /// With the number of the hold: one that was taken back says nothing any more.
     Drained(u64, Result<(), String>),
-    Repointed(Vec<Other>, Vec<String>),
+    Repointed(Box<Followers>),
     Released(HoldStats),
+}
+
+/// Those who are to know the new master, apart from the old one.
+struct Followers {
+    others: Vec<Other>,
+    /// What the Sentinels have not been told.
+    untold: Vec<sentinels::Terms>,
+    /// Why one of them does not know it yet.
+    failed: Vec<String>,
 }
 
 /// One end of the operation: its connection is here, or with the effect under way.
@@ -113,6 +123,8 @@ pub struct Exec<G, R> {
     target: Bench,
     others: Vec<Other>,
     full_syncs: u64,
+    /// What the Sentinels have not been told yet.
+    untold: Vec<sentinels::Terms>,
     side: JoinSet<Side>,
     hold: Option<Hold>,
     holds: u64,
@@ -187,6 +199,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             target: Bench::default(),
             others: Vec::new(),
             full_syncs: 0,
+            untold: Vec::new(),
             side: JoinSet::new(),
             hold: None,
             holds: 0,
@@ -327,8 +340,13 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                     }
                 }
             }
-            Side::Repointed(others, failed) => {
-                self.others = others;
+            Side::Repointed(followers) => {
+                let Followers {
+                    others,
+                    untold,
+                    failed,
+                } = *followers;
+                (self.others, self.untold) = (others, untold);
                 let event = if failed.is_empty() {
                     Event::Repointed
                 } else {

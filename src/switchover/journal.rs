@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::switchover::plan::{Facts, Terms};
 use crate::switchover::report::Outcome;
+use crate::switchover::sentinels;
 use crate::topology::facts::Life;
 
 /// A journal longer than this is not one; at start it holds a record or two.
@@ -53,6 +54,9 @@ pub struct Begin {
     /// What the target held when it was last looked at; a master with less is not the promoted one.
     #[serde(default)]
     pub target_offset: u64,
+    /// What the Sentinels are to be told after the promotion.
+    #[serde(default)]
+    pub sentinel_terms: Vec<sentinels::Terms>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -23,6 +23,7 @@ fn begun(operation: &str) -> Begin {
         started_at_ms: 7,
         old_life: None,
         target_offset: 0,
+        sentinel_terms: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod examine;
 pub mod requirements;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -23,11 +24,13 @@ use crate::switchover::orders::{Orders, Reading, SinkAddress, own_offset, read_t
 use crate::switchover::plan::{Dialect, Facts};
 use crate::switchover::preflight::examine::{Examined, examine};
 use crate::switchover::preflight::requirements::{Cast, Gap, output_limit, single};
+use crate::switchover::sentinels::{self, Terms, terms};
 use crate::switchover::sink::Sink;
 use crate::topology::engine::{Engine, Version};
 use crate::topology::facts::{Life, Link, Role, split};
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, Credentials, NodeName};
+use crate::topology::sentinel::Sentinels;
 
 /// A lag that is replicated in a few milliseconds, in bytes (Redis, Valkey).
 const LAG_SMALL_BYTES: u64 = 256 << 10;
@@ -46,6 +49,7 @@ pub struct Question {
     pub max_lag: u64,
     /// Deadline of every single step.
     pub within: Duration,
+    pub sentinels: Option<Arc<Sentinels>>,
 }
 
 /// Everything an operation goes on with.
@@ -64,6 +68,8 @@ pub struct Passed {
     pub sink_address: SinkAddress,
     /// The listener behind `sink_address`, where the engine needs one.
     pub sink: Option<Sink>,
+    /// What the Sentinels are to be told.
+    pub sentinel_terms: Vec<Terms>,
     /// What keeps other proxies off the nodes, where it was asked for.
     pub claim: Claim,
 }
@@ -129,6 +135,7 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
     }
     let (mut seen, mut failings) = examine_all(question).await;
     learn_names(&mut seen, question.within).await;
+    let watching = watching(question, &mut seen, &mut failings).await;
     let mut take = |name: &NodeName| {
         let at = seen
             .iter()
@@ -152,6 +159,11 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         others,
     };
     failings.extend(cast.failings());
+    let sentinel_terms = terms(&watching, &old_seen.identity, &target_seen.identity);
+    let sentinel_terms = sentinel_terms.unwrap_or_else(|wrong| {
+        failings.extend(wrong);
+        Vec::new()
+    });
     // With the wrong roles a gap means nothing.
     let (mut lag, mut target_offset) = (0, 0);
     if failings.is_empty() {
@@ -193,6 +205,7 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         full_syncs: target_seen.facts.syncs.full,
         sink_address: SinkAddress::closed_port(),
         sink: None,
+        sentinel_terms,
         claim: Claim::default(),
         old: seat(old, old_seen),
         target: seat(target, target_seen),
@@ -238,6 +251,24 @@ async fn examine_all(question: &Question) -> (Seen, Vec<String>) {
         }
     }
     (seen, failings)
+}
+
+/// The Sentinels that are ours; the nodes' other ones are left in what was seen of the nodes.
+async fn watching(
+    question: &Question,
+    seen: &mut Seen,
+    failings: &mut Vec<String>,
+) -> Vec<sentinels::Seen> {
+    let Some(ours) = &question.sentinels else {
+        return Vec::new();
+    };
+    let (watching, unseen) = sentinels::look(ours, question.within).await;
+    failings.extend(unseen);
+    let known = sentinels::known_ids(&watching);
+    for (_, node) in seen {
+        node.watchers.excuse(&known);
+    }
+    watching
 }
 
 /// Replicas may know their master by another name than the config does.
@@ -343,8 +374,11 @@ pub async fn check_shard(
         max_lag: switchover.max_lag,
         within: proxy.connect_timeout,
         nodes: nodes.clone(),
+        sentinels: Sentinels::of(shard),
     };
     let mut checks = Vec::new();
+    let mut unseen = Vec::new();
+    let known = sentinels::known_ids(&watching(&question, &mut Vec::new(), &mut unseen).await);
     for node in nodes {
         let alone = Question {
             nodes: vec![node.clone()],
@@ -352,7 +386,10 @@ pub async fn check_shard(
         };
         let (seen, problems) = examine_all(&alone).await;
         checks.push(match seen.into_iter().next() {
-            Some((_, examined)) => checked(examined),
+            Some((_, mut examined)) => {
+                examined.watchers.excuse(&known);
+                checked(examined)
+            }
             None => NodeCheck {
                 node: node.to_string(),
                 role: "unknown".to_owned(),
@@ -364,6 +401,9 @@ pub async fn check_shard(
         });
     }
     check_together(&mut checks, switchover.max_lag);
+    if let Some(first) = checks.first_mut() {
+        first.problems.extend(unseen);
+    }
     checks
 }
 

@@ -43,6 +43,9 @@ pub struct Report {
     pub phases: Vec<Phase>,
     /// Every node that follows the new master, the old master included.
     pub replicas: Vec<ReplicaResync>,
+    /// Sentinels that do not know the new master yet; they are told in the background.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sentinels_untold: Vec<String>,
     /// Only the preflight ran, and nothing was touched.
     pub dry_run: bool,
 }

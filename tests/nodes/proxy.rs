@@ -225,5 +225,6 @@ pub fn begun(servers: &[Server]) -> Begin {
         started_at_ms: 0,
         old_life: None,
         target_offset: 0,
+        sentinel_terms: Vec::new(),
     }
 }

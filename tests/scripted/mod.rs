@@ -107,6 +107,7 @@ impl Scripted {
                 node: A.to_owned(),
                 resync: Resync::Partial,
             }],
+            sentinels_untold: Vec::new(),
             dry_run: script.orders.last().is_some_and(|(_, _, dry_run)| *dry_run),
         })
     }

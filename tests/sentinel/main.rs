@@ -4,5 +4,6 @@
 mod support;
 
 mod failover;
+mod ours;
 mod watchers;
 mod writers;

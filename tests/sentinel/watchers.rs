@@ -16,7 +16,7 @@ pub const QUORUM: &str = "2";
 /// Three Sentinels that know each other and the shard.
 pub struct Watchers {
     pub addrs: Vec<String>,
-    _started: Vec<Started>,
+    started: Vec<Started>,
     _workspace: Arc<Workspace>,
 }
 
@@ -47,7 +47,7 @@ impl Watchers {
         }
         let watchers = Watchers {
             addrs,
-            _started: started,
+            started,
             _workspace: workspace,
         };
         for addr in &watchers.addrs {
@@ -58,6 +58,10 @@ impl Watchers {
         }
         watchers.agree(&master, shard.addrs().len() - 1).await;
         watchers
+    }
+
+    pub fn kill(&mut self, at: usize) {
+        self.started[at].kill();
     }
 
     pub async fn wire(&self, at: usize) -> Wire {

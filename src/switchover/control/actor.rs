@@ -107,6 +107,9 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             self.known = Known::master(&master);
         }
         self.believed_from = self.watch.unbegun_round();
+        if let Some(sentinels) = &self.site.sentinels {
+            sentinels.want();
+        }
         *self.desk.gate() = if self.site.routes.current().1.is_some() {
             "open"
         } else {

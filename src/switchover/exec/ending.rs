@@ -45,6 +45,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         let mut report = self.measured.report(outcome, reasons);
         report.writes_not_carried = verdict.not_carried;
         report.replicas = replicas;
+        if outcome.is_switched() {
+            let untold = self.untold.iter().map(|one| one.sentinel.clone());
+            report.sentinels_untold = untold.collect();
+        }
         self.hand_out(report);
     }
 

@@ -13,9 +13,11 @@ use crate::switchover::exec::ask::{Desk, Done, replication};
 use crate::switchover::orders::{Change, refused};
 use crate::switchover::plan::{Attach, Event, Node, Seen, Settle};
 use crate::switchover::preflight::Seat;
+use crate::switchover::sentinels::{Terms, tell};
 use crate::topology::engine::Engine;
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, NodeError};
+use crate::topology::sentinel::Sentinels;
 
 /// A replica beside the target.
 pub struct Other {
@@ -200,6 +202,27 @@ impl Desk {
             .unwrap_or_default()
             .saturating_sub(1);
         Ok((offset > parted).then(|| offset - parted))
+    }
+
+    /// Tells Sentinels of the target while it is master: what becomes of it later is theirs to say.
+    /// The answer has what they still are to be told, and why.
+    pub async fn tell(
+        &self,
+        watching: Option<&Sentinels>,
+        untold: Vec<Terms>,
+        within: Duration,
+    ) -> (Vec<Terms>, Vec<String>) {
+        let Some(watching) = watching.filter(|_| !untold.is_empty()) else {
+            return (Vec::new(), Vec::new());
+        };
+        if let Err(error) = self.standing_target().await {
+            return (untold, vec![error.to_string()]);
+        }
+        let failed = tell(watching, &untold, &self.credentials, within).await;
+        match failed.is_empty() {
+            true => (Vec::new(), failed),
+            false => (untold, failed),
+        }
     }
 
     /// Makes every other replica follow the target, all at once. Those that do already are left

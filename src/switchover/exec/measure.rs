@@ -103,6 +103,7 @@ impl Measured {
             writes_not_carried: 0,
             phases: self.phases.clone(),
             replicas: Vec::new(),
+            sentinels_untold: Vec::new(),
             dry_run: false,
         }
     }

@@ -84,6 +84,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             to: self.to.clone(),
             max_lag: self.site.switchover().max_lag,
             within: self.site.connect_timeout,
+            sentinels: self.site.sentinels.clone(),
         }
     }
 
@@ -137,6 +138,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         self.others = passed.others.into_iter().map(Other::from).collect();
         self.replica_read_only = passed.replica_read_only;
         self.full_syncs = passed.full_syncs;
+        self.untold = passed.sentinel_terms;
         self.old_life = Some(passed.old_life);
         self.facts = Some(passed.facts);
         Event::PreflightPassed(passed.facts)
@@ -198,6 +200,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             promote_within: PROMOTE_WITHIN,
         });
         self.facts = Some(begin.facts);
+        self.untold.clone_from(&begin.sentinel_terms);
         for other in &begin.others {
             self.others.push(Other {
                 identity: identity(other).await,
@@ -250,6 +253,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             started_at_ms: self.measured.started_at_ms(),
             old_life: self.old_life.clone(),
             target_offset: desk.target_holds,
+            sentinel_terms: self.untold.clone(),
         })
     }
 
@@ -326,10 +330,20 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             return;
         };
         let others = std::mem::take(&mut self.others);
+        let (site, untold) = (self.site.clone(), self.untold.clone());
         let within = self.site.switchover().demote_timeout;
         self.side.spawn(async move {
-            let (others, failed) = desk.repoint(others, within).await;
-            Side::Repointed(others, failed)
+            let (repointed, told) = tokio::join!(
+                desk.clone().repoint(others, within),
+                desk.tell(site.sentinels.as_deref(), untold, site.connect_timeout),
+            );
+            let ((others, mut failed), (untold, unheard)) = (repointed, told);
+            failed.extend(unheard);
+            Side::Repointed(Box::new(Followers {
+                others,
+                untold,
+                failed,
+            }))
         });
     }
 

@@ -3,10 +3,10 @@
 //! **Invariant:** nothing here changes anything on the node. What a user may do is asked with
 //! `ACL DRYRUN`, never tried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::resp::reply::{Value, client_lines, config_map};
+use crate::resp::reply::{ClientLine, Value, client_lines, config_map};
 use crate::switchover::orders::Orders;
 use crate::topology::facts::NodeFacts;
 use crate::topology::identity::Identity;
@@ -46,7 +46,40 @@ pub struct Examined {
     /// Our connection carries its name and is found by id in CLIENT LIST.
     pub traceable: bool,
     pub clients: u64,
-    pub sentinel: bool,
+    pub watchers: Watchers,
+}
+
+/// The Sentinels that watch a node, as far as the node knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watchers {
+    /// The beginnings of their ids, by which they call their connections.
+    pub ids: BTreeSet<String>,
+    /// Listeners to what Sentinels tell each other, who have no such name.
+    pub unnamed: u64,
+}
+
+impl Watchers {
+    fn of(clients: &[ClientLine], listeners: u64) -> Watchers {
+        let named = |client: &ClientLine| {
+            let (id, part) = client.name.strip_prefix("sentinel-")?.rsplit_once('-')?;
+            Some((id.to_owned(), part == "pubsub"))
+        };
+        let named: Vec<(String, bool)> = clients.iter().filter_map(named).collect();
+        let listening = named.iter().filter(|(_, listens)| *listens).count() as u64;
+        Watchers {
+            unnamed: listeners.saturating_sub(listening),
+            ids: named.into_iter().map(|(id, _)| id).collect(),
+        }
+    }
+
+    /// Takes no further notice of these.
+    pub fn excuse(&mut self, known: &[String]) {
+        self.ids.retain(|id| !known.contains(id));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.unnamed == 0
+    }
 }
 
 impl Examined {
@@ -91,7 +124,7 @@ async fn look(
     let config: BTreeMap<_, _> = settings.iter().filter_map(config_map).flatten().collect();
     let config_error = settings.iter().find_map(Value::error).map(str::to_owned);
     let clients = rest.first().and_then(client_lines);
-    let listed = |client: &crate::resp::reply::ClientLine| Some(client.id) == own_id(connection);
+    let listed = |client: &ClientLine| Some(client.id) == own_id(connection);
     let traceable = connection.is_traceable()
         && clients
             .as_ref()
@@ -101,10 +134,8 @@ async fn look(
         .get(1)
         .and_then(Value::items)
         .and_then(|items| items.get(1)?.number());
-    let sentinel = subscribers.is_some_and(|count| count > 0)
-        || clients
-            .iter()
-            .any(|client| client.name.starts_with("sentinel-"));
+    let listeners = subscribers.and_then(|count| u64::try_from(count).ok());
+    let watchers = Watchers::of(&clients, listeners.unwrap_or_default());
     let denied = denied(connection, credentials, orders, within).await?;
     Ok(Examined {
         identity: Identity::of(connection),
@@ -115,7 +146,7 @@ async fn look(
         config,
         denied,
         traceable,
-        sentinel,
+        watchers,
     })
 }
 

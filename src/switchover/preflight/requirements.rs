@@ -201,10 +201,10 @@ pub fn single(node: &Examined, failings: &mut Vec<String>) {
             "{name} is loading its data; wait until that is over"
         ));
     }
-    if node.sentinel {
+    if !node.watchers.is_empty() {
         failings.push(format!(
-            "a Sentinel watches {name} and would undo the switchover; order it there \
-             (SENTINEL FAILOVER) or remove the master from Sentinel first"
+            "a Sentinel watches {name} and would undo the switchover; name all of them in \
+             `sentinels` of the shard, or order it there (SENTINEL FAILOVER)"
         ));
     }
     if let Some(error) = &node.config_error {
