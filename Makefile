@@ -55,6 +55,11 @@ bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options 
 bench-switchover: setup ## how long writes wait in a switchover; options in BENCH_ARGS="-n 4"
 	cargo bench --bench switchover -- $(BENCH_ARGS)
 
+.PHONY: bench-memory
+# Each client is an open file here and one in the proxy.
+bench-memory: setup ## memory of idle clients and of held ones; options in BENCH_ARGS="--idle 500"
+	ulimit -n 20000 2>/dev/null; cargo bench --bench memory -- $(BENCH_ARGS)
+
 bench-parts: setup ## scanner, command table and gate, without a network
 	cargo bench --bench scan --bench command --bench gate
 

@@ -1,6 +1,7 @@
 //! What operators write and what crashes leave: the config and the journal.
 
 use std::fs;
+use std::path::Path;
 
 use pointsman::config::{Config, ConfigErrors};
 use pointsman::switchover::journal::{Journal, JournalError};
@@ -97,4 +98,25 @@ fn a_journal_is_read_as_far_as_its_lines_are_whole_or_refused_by_line() {
         let torn = [&bytes[..whole], br#"{"record":"begin","opera"#].concat();
         assert_eq!(open(&dir, &torn), found, "a torn line counts");
     });
+}
+
+// Changes of what is refused from the first byte on would be refused as well, and prove nothing.
+#[test]
+fn the_corpus_has_files_that_are_what_they_should_be() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    for config in ["minimal.toml", "options.toml"] {
+        let read = Config::load(corpus.join("config").join(config));
+        read.unwrap_or_else(|errors| panic!("{errors}"));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (journal, unfinished) in [
+        ("begun", r#"operation: "one""#),
+        ("begun-again", r#"operation: "two""#),
+        ("ended", "None"),
+        ("torn", r#"operation: "one""#),
+    ] {
+        let bytes = fs::read(corpus.join("journal").join(journal)).unwrap();
+        let found = open(&dir, &bytes).unwrap_or_else(|line| panic!("{journal}, line {line}"));
+        assert!(found.contains(unfinished), "{journal}: {found}");
+    }
 }
