@@ -120,6 +120,7 @@ pub struct ProxyConfig {
     pub connect_timeout: Duration,
     pub tls_handshake_timeout: Duration,
     pub hold_budget: Duration,
+    pub reads_without_master: MasterlessReads,
     pub shutdown_timeout: Duration,
     pub state_dir: PathBuf,
     pub log_format: LogFormat,
@@ -200,6 +201,13 @@ pub struct ShardConfig {
     pub upstream_tls: Option<UpstreamTls>,
     /// `None`: no Sentinel watches the shard.
     pub sentinel: Option<SentinelConfig>,
+}
+
+/// What becomes of reads while there is no master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MasterlessReads {
+    Hold,
+    Error,
 }
 
 /// How log lines look.

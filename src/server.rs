@@ -34,7 +34,9 @@ use crate::client::listener::{Door, Listener};
 use crate::client::pause::Pause;
 use crate::client::registry::Registry;
 use crate::client::seat::{Limits, Shared};
-use crate::config::{CommandAnswer, CommandsConfig, Config, ProxyConfig, ShardConfig};
+use crate::config::{
+    CommandAnswer, CommandsConfig, Config, MasterlessReads, ProxyConfig, ShardConfig,
+};
 use crate::resp::command::policy::{Group, Policy, Ruling};
 use crate::resp::scan::RequestLimits;
 use crate::shard::doubt::{Doubts, doubt};
@@ -272,6 +274,10 @@ fn limits(proxy: &ProxyConfig, policy: Policy) -> Limits {
         pinned_idle_max: proxy.pinned_idle_max,
         connect_timeout: proxy.connect_timeout,
         hold_budget: proxy.hold_budget,
+        reads_budget: match proxy.reads_without_master {
+            MasterlessReads::Hold => proxy.hold_budget,
+            MasterlessReads::Error => Duration::ZERO,
+        },
         policy,
     }
 }

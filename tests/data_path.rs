@@ -416,6 +416,43 @@ async fn a_hold_budget_of_zero_does_not_cut_clients_that_change_who_they_are() {
     assert!(wire.run("SET k v").await.unwrap().ok());
 }
 
+#[tokio::test]
+async fn reads_without_a_master_are_answered_at_once_where_they_are_not_to_wait() {
+    let mut shard = Shard::redis(0).await;
+    let lines = "hold_budget_ms = 3600000\nreads_without_master = \"error\"";
+    let proxy = shard.proxy_with(proxy_settings(lines)).await;
+    let (mut reader, mut writer) = (client(&proxy).await, client(&proxy).await);
+    assert!(writer.run("SET k v").await.unwrap().ok());
+    assert_eq!(reader.run("GET k").await.unwrap().text(), "v");
+
+    shard.set.nodes[0].kill();
+    wait_until("reads are answered with an error", async || {
+        match reader.run("GET k").await {
+            Ok(answer) => answer.text().starts_with("TRYAGAIN"),
+            // The connection was lost with its request.
+            Err(_) => {
+                reader = client(&proxy).await;
+                false
+            }
+        }
+    })
+    .await;
+    let mut writer = client(&proxy).await;
+    writer.send(&["SET", "k", "w"]).await.unwrap();
+    assert!(
+        reader
+            .run("GET k")
+            .await
+            .unwrap()
+            .text()
+            .starts_with("TRYAGAIN")
+    );
+    let (told, _) = writer
+        .raw_until_quiet(std::time::Duration::from_millis(100))
+        .await;
+    assert!(told.is_empty(), "a write waits: {told:?}");
+}
+
 // The refused channel was remembered, so arrays that looked like messages were taken for some.
 #[tokio::test]
 async fn a_refused_subscription_is_none() {

@@ -139,7 +139,10 @@ impl Session {
                     return Ok(Ok((epoch, links, connection)));
                 }
                 Err(error) => {
-                    if let Some(text) = self.dial_failed(error, since).await {
+                    if let Some(text) = self
+                        .dial_failed(error, since, self.seat.limits.hold_budget)
+                        .await
+                    {
                         return Ok(Err(text));
                     }
                 }

@@ -57,6 +57,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long a command waits for a master.
     pub hold_budget: Duration,
+    /// The same of a read that a lane carries.
+    pub reads_budget: Duration,
     pub policy: Policy,
 }
 

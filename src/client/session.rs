@@ -19,6 +19,7 @@ use std::future::poll_fn;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -106,7 +107,8 @@ pub(super) enum Step {
     /// The next request is a write and the gate is closed, or there is no master.
     Hold,
     /// A lane must be found or dialled.
-    FindLane(LaneUse),
+    /// With the time that it may take.
+    FindLane(LaneUse, Duration),
     /// The next request, `len` bytes, asks for scripts that this master has not been brought yet.
     Scripts(usize),
     /// The next request needs a connection of its own.
@@ -200,7 +202,7 @@ impl Session {
             }
             Step::Refused => Box::pin(self.refused()).await,
             Step::Hold => Box::pin(self.hold()).await,
-            Step::FindLane(lane_use) => Box::pin(self.find_lane(lane_use)).await,
+            Step::FindLane(lane_use, budget) => Box::pin(self.find_lane(lane_use, budget)).await,
             Step::Scripts(len) => Box::pin(self.scripts(len)).await,
             Step::Scan(len) => Box::pin(self.scan(len)).await,
             Step::Relay => Box::pin(self.relay()).await,
@@ -270,7 +272,7 @@ impl Session {
         self.send_run(&mut run);
         match step {
             // A new lane too: the route may have been swapped in the middle of a run.
-            Step::Relay | Step::Answer(..) | Step::Scan(_) | Step::FindLane(_)
+            Step::Relay | Step::Answer(..) | Step::Scan(_) | Step::FindLane(..)
                 if self.outbox.owed() > 0 =>
             {
                 Step::Settle
@@ -401,7 +403,8 @@ impl Session {
                 Ok(())
             }
             Some(_) if self.outbox.owed() > 0 => Err(Step::Settle),
-            _ => Err(Step::FindLane(lane_use)),
+            _ if write => Err(Step::FindLane(lane_use, self.seat.limits.hold_budget)),
+            _ => Err(Step::FindLane(lane_use, self.seat.limits.reads_budget)),
         }
     }
 

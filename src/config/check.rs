@@ -16,8 +16,8 @@ use super::locate::{self, Excerpt, Problem};
 use super::read::{self, Findings, Outside, Section};
 use super::shards::{self, ShardRead};
 use super::{
-    AdminConfig, CommandAnswer, CommandsConfig, Config, LogFormat, LogLevel, ProxyConfig, Purpose,
-    SwitchoverConfig,
+    AdminConfig, CommandAnswer, CommandsConfig, Config, LogFormat, LogLevel, MasterlessReads,
+    ProxyConfig, Purpose, SwitchoverConfig,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -146,6 +146,11 @@ fn read_proxy(mut section: Section<'_, '_>) -> ProxyConfig {
         connect_timeout: wait(s, "connect_timeout_ms", 1000, WAIT_MS),
         tls_handshake_timeout: wait(s, "tls_handshake_timeout_ms", 10_000, WAIT_MS),
         hold_budget: wait(s, "hold_budget_ms", 5000, 0..=3_600_000),
+        reads_without_master: s.choice(
+            "reads_without_master",
+            ("hold", MasterlessReads::Hold),
+            &[("error", MasterlessReads::Error)],
+        ),
         shutdown_timeout: wait(s, "shutdown_timeout_ms", 10_000, 0..=3_600_000),
         state_dir: s
             .text("state_dir", Some("."))

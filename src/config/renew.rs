@@ -55,6 +55,7 @@ fn proxy(old: &ProxyConfig, new: &ProxyConfig, fixed: &mut Vec<String>) {
         connect_timeout,
         tls_handshake_timeout: _,
         hold_budget,
+        reads_without_master,
         shutdown_timeout,
         state_dir,
         log_format,
@@ -88,6 +89,10 @@ fn proxy(old: &ProxyConfig, new: &ProxyConfig, fixed: &mut Vec<String>) {
             *connect_timeout == new.connect_timeout,
         ),
         ("hold_budget_ms", *hold_budget == new.hold_budget),
+        (
+            "reads_without_master",
+            *reads_without_master == new.reads_without_master,
+        ),
         (
             "shutdown_timeout_ms",
             *shutdown_timeout == new.shutdown_timeout,

@@ -24,6 +24,7 @@ use crate::upstream::connection::DialError;
 
 /// Between two attempts to reach a master that refuses connections.
 const REDIAL_PAUSE: Duration = Duration::from_millis(20);
+const NO_MASTER: &str = "TRYAGAIN pointsman: there is no master now; the command was not executed";
 
 /// How a wait at the gate ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,12 +288,20 @@ impl Session {
         }
     }
 
-    pub(super) async fn find_lane(&mut self, lane_use: LaneUse) -> Result<(), Closed> {
+    pub(super) async fn find_lane(
+        &mut self,
+        lane_use: LaneUse,
+        budget: Duration,
+    ) -> Result<(), Closed> {
         let since = Instant::now();
         loop {
             let Some((epoch, links)) = self.seat.master() else {
-                if self.wait_at_gate(Some(since)).await? == Waited::BudgetSpent {
-                    let text = self.budget_spent_text();
+                let waited = self.wait_for_master(since + budget, Gate::is_open);
+                if waited.await? == Waited::BudgetSpent {
+                    let text = match budget.is_zero() {
+                        true => NO_MASTER.to_owned(),
+                        false => self.budget_spent_text(),
+                    };
                     return self.refuse_front(&text).await;
                 }
                 continue;
@@ -315,7 +324,7 @@ impl Session {
                     return Ok(());
                 }
                 Err(error) => {
-                    if let Some(text) = self.dial_failed(error, since).await {
+                    if let Some(text) = self.dial_failed(error, since, budget).await {
                         return self.refuse_front(&text).await;
                     }
                 }
@@ -338,12 +347,13 @@ impl Session {
         &self,
         error: DialError,
         since: Instant,
+        budget: Duration,
     ) -> Option<String> {
         if let DialError::Refused { reply, .. } = &error {
             let line = String::from_utf8_lossy(reply);
             return Some(line.trim_end().trim_start_matches('-').to_owned());
         }
-        if since.elapsed() >= self.seat.limits.hold_budget {
+        if since.elapsed() >= budget {
             return Some(format!(
                 "TRYAGAIN pointsman: {error}; the command was not executed"
             ));
