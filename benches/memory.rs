@@ -1,8 +1,8 @@
 //! What clients cost in memory: idle ones, and ones that push writes while a switchover holds them.
 //!
-//! The proxy is a process of its own, whose resident memory is read from `/proc`; clients and servers
-//! are others. Held clients push twice what the proxy promises to keep of each, and get all of their
-//! replies when the writes go on.
+//! The proxy is a process of its own, whose resident memory is read from `/proc`; clients and
+//! servers are others. Held clients push twice what the proxy promises to keep of each, and get all
+//! of their replies when the writes go on.
 //!
 //! **Invariant:** it fails when idle clients cost more than the goal, when held ones cost more than
 //! `config.toml` promises, and when one of them does not get every reply.
@@ -140,7 +140,7 @@ async fn idle(count: u64, proxy: &Proxy, measured: &mut Measured) -> anyhow::Res
     all_gone(proxy).await
 }
 
-/// Clients whose writes a switchover holds: one of them is stuck on the old master, which is paused.
+/// Clients whose writes a switchover holds: one of them is stuck on the old master, which pauses.
 async fn held(
     count: u64,
     set: &NodeSet,
@@ -294,9 +294,7 @@ fn enough_files(needed: u64) -> anyhow::Result<()> {
     let soft = line.and_then(|line| line.split_whitespace().next());
     let soft: u64 = soft.context("no limit of open files in /proc")?.parse()?;
     if soft < needed {
-        bail!(
-            "{needed} open files are needed and {soft} allowed: `ulimit -n {needed}`, or fewer clients"
-        );
+        bail!("{needed} open files are needed and {soft} allowed: `ulimit -n {needed}`");
     }
     Ok(())
 }
