@@ -11,8 +11,10 @@
 //! A server executes one command after the other. Of two that claim, the second to do so sees the
 //! first: at least one leaves, and when both see each other exactly one stays.
 //!
-//! **Invariants:** nothing is changed on a node without the ownership of it; it ends with its
-//! connections, so a proxy that dies keeps nobody out.
+//! **Invariants:** no operation begins on a node without the ownership of it; it ends with its
+//! connections, so a proxy that dies keeps nobody out. One whose machine vanishes does until the
+//! server's `tcp-keepalive` has found out. An operation that is brought to its end after a restart claims
+//! nothing: its nodes' roles say how far it had come.
 
 use std::time::Duration;
 
@@ -38,6 +40,8 @@ enum Lost {
     To(String),
     /// The node cannot be asked: whoever looks at it next says so in more words.
     Unasked(NodeError),
+    /// It does not tell who is connected to it.
+    Unlisted,
 }
 
 impl Claim {
@@ -59,6 +63,7 @@ impl Claim {
                     ));
                 }
                 Err(Lost::Unasked(error)) => tracing::debug!(%error, "a node was not claimed"),
+                Err(Lost::Unlisted) => tracing::debug!(%node, "a node was not claimed"),
             }
         }
         Ok(claim)
@@ -85,7 +90,7 @@ async fn own(
         let list = connection.call(&["CLIENT", "LIST"], left).await;
         let list = list.map_err(Lost::Unasked)?;
         let own = connection.client_id().and_then(|id| u64::try_from(id).ok());
-        let lines = client_lines(&list).unwrap_or_default();
+        let lines = client_lines(&list).ok_or(Lost::Unlisted)?;
         match judge(&lines, own.unwrap_or_default()) {
             Standing::Alone => break,
             Standing::Second(other) => return Err(Lost::To(other)),

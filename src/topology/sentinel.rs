@@ -67,12 +67,13 @@ pub struct Word {
 pub enum Hearsay {
     /// One of them has not been asked yet.
     Unasked,
-    /// No majority of those that answer names the same address.
+    /// No majority names the same address.
     Nothing,
     Word(Word),
 }
 
-/// What more than half of those say that answer, those that know no such master included.
+/// What more than half of all of them say: fewer cannot have elected it either, and one alone may be
+/// behind the others.
 pub fn majority(opinions: &[Opinion], now: Instant) -> Hearsay {
     if opinions.iter().any(|one| one.says == Says::Unasked) {
         return Hearsay::Unasked;
@@ -88,7 +89,7 @@ pub fn majority(opinions: &[Opinion], now: Instant) -> Hearsay {
         };
         let agreeing = answers.iter().filter(|other| other.says == one.says);
         let since = agreeing.clone().map(|other| other.since).max();
-        if 2 * agreeing.count() > answers.len()
+        if 2 * agreeing.count() > opinions.len()
             && let Some(since) = since
         {
             let (host, port) = (host.clone(), *port);
@@ -304,7 +305,9 @@ mod tests {
         let two = [(master(1), NOW), (master(2), NOW), (master(2), NOW)];
         assert_eq!(check(&two), Some(2));
         let silent_one = [(master(1), NOW), (silent(), NOW), (silent(), NOW)];
-        assert_eq!(check(&silent_one), Some(1));
+        assert_eq!(check(&silent_one), None);
+        let silent_of_three = [(master(1), NOW), (silent(), NOW), (master(1), NOW)];
+        assert_eq!(check(&silent_of_three), Some(1));
     }
 
     #[test]
@@ -318,7 +321,7 @@ mod tests {
         let old = FRESH + Duration::from_millis(1);
         assert_eq!(check(&[(master(1), old)]), None);
         let two = [(master(1), NOW), (master(2), old), (master(2), old)];
-        assert_eq!(check(&two), Some(1));
+        assert_eq!(check(&two), None);
     }
 
     #[test]

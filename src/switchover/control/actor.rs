@@ -102,9 +102,12 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         } = order;
         let (id, progress) = (operation.id.clone(), operation.progress.clone());
         Exec::run(self.site.clone(), id, task, progress, aborted).await;
-        // The route's master has changed, most likely, and what followed the old one with it.
-        if let Some(master) = self.site.routes.current().1 {
+        // What followed the old master counts no more; after an order that was refused it still does.
+        if let Some(master) = self.site.routes.current().1
+            && self.known.master.as_deref() != Some(&*master)
+        {
             self.known = Known::master(&master);
+            self.watch.want();
         }
         self.believed_from = self.watch.unbegun_round();
         if let Some(sentinels) = &self.site.sentinels {

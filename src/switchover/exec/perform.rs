@@ -107,6 +107,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 Ok(passed) => passed,
                 Err(failings) => return Side::Preflight(Err(failings)),
             };
+            if claim.nodes() != nodes.len() {
+                let failing = "a node could not be claimed against other proxies: it was too slow, or \
+                               does not answer CLIENT LIST; try again";
+                return Side::Preflight(Err(vec![failing.to_owned()]));
+            }
             passed.claim = claim;
             match passed.with_sink(fence_address.as_deref()).await {
                 Ok(passed) => Side::Preflight(Ok(Box::new(passed))),
