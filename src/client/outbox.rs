@@ -91,6 +91,8 @@ pub struct Outbox {
     room: Cell<usize>,
     /// Bytes that the client has taken.
     taken: Cell<u64>,
+    /// Requests that have been answered, also those whose answer the client does not want.
+    answered: Cell<u64>,
     /// What it had taken when its requests began to wait, and until when it is waited for.
     patience: RefCell<Option<(u64, Pin<Box<Sleep>>)>>,
     state: Cell<OutboxState>,
@@ -118,6 +120,7 @@ impl Outbox {
             touched: Cell::new(false),
             room: Cell::new(ROOM_BYTES),
             taken: Cell::new(0),
+            answered: Cell::new(0),
             patience: RefCell::default(),
             state: Cell::new(OutboxState::Open),
             withheld: RefCell::default(),
@@ -151,9 +154,15 @@ impl Outbox {
         self.withheld.take()
     }
 
-    /// All bytes that have ever been said to the client.
-    pub fn said(&self) -> u64 {
-        self.taken.get() + self.buffer.borrow().len() as u64
+    /// A request has its answer.
+    #[inline]
+    pub fn answered_one(&self) {
+        self.answered.set(self.answered.get().wrapping_add(1));
+    }
+
+    /// Requests that have been answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.get()
     }
 
     /// Bytes that the client has not taken yet; in TLS what is encrypted counts as one.
@@ -324,6 +333,7 @@ impl ReplySink for Outbox {
         if write {
             self.gate.write_ended(1);
         }
+        self.answered_one();
         let owed = self.owed.get().saturating_sub(1);
         self.owed.set(owed);
         if self.wake_at.get().is_some_and(|at| owed <= at) {
@@ -345,6 +355,8 @@ impl ReplySink for Outbox {
         if let Some(withheld) = self.withheld.borrow_mut().as_mut() {
             withheld.whole(request, write, mute);
         }
+        // It is replied to as far as the lane goes, and not as far as the client does.
+        self.answered.set(self.answered.get().wrapping_sub(1));
         // It waits for the last of them.
         self.wake_at(0);
     }

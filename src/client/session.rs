@@ -454,6 +454,7 @@ impl Session {
 
     /// Says something to the client itself, unless it wants no replies.
     pub(super) fn say(&mut self, reply: &[u8]) {
+        self.outbox.answered_one();
         match self.reply_mode {
             ReplyMode::On => self.outbox.push(reply),
             ReplyMode::SkipNext => self.reply_mode = ReplyMode::On,

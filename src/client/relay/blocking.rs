@@ -307,7 +307,7 @@ impl Relay<'_> {
                 return Err(Closed::UpstreamLost);
             }
             self.collected.clear();
-            self.expects.clear();
+            self.expects.leave();
             self.owe_again();
         }
         Ok(())

@@ -152,6 +152,9 @@ impl Relay<'_> {
     }
 
     fn settle_expect(&mut self, expect: Expect, kind: ReplyKind, bytes: &Bytes) {
+        if !expect.is_own() {
+            self.session.outbox.answered_one();
+        }
         self.expects.met(&expect);
         if expect.write {
             self.session.seat.gate.write_ended(1);

@@ -141,6 +141,8 @@ pub(super) struct Expects {
     queue: VecDeque<Expect>,
     /// The client's requests that they are about.
     requests: BytesMut,
+    /// Only a beginning of them is kept: what is repeated is never the end of something.
+    is_cut: bool,
     gate: Rc<Gate>,
 }
 
@@ -149,13 +151,16 @@ impl Expects {
         Self {
             queue: VecDeque::new(),
             requests: BytesMut::new(),
+            is_cut: false,
             gate,
         }
     }
 
     /// A request of the client has been sent.
     pub(super) fn sent(&mut self, request: &[u8], what: Awaited, write: bool, mute: bool) {
-        let kept = if self.requests.len().saturating_add(request.len()) <= KEPT_BYTES_MAX {
+        self.is_cut &= !self.queue.is_empty();
+        self.is_cut |= self.requests.len().saturating_add(request.len()) > KEPT_BYTES_MAX;
+        let kept = if !self.is_cut {
             self.requests.extend_from_slice(request);
             Kept::Whole(request.len())
         } else {
@@ -178,6 +183,7 @@ impl Expects {
         if let Kept::Whole(len) = last.kept {
             self.requests
                 .truncate(self.requests.len().saturating_sub(len));
+            self.is_cut |= !upload.is_kept();
             last.kept = if upload.is_kept() {
                 Kept::Pieces(upload)
             } else {

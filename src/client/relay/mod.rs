@@ -159,6 +159,8 @@ struct Relay<'s> {
     withheld: Option<Withheld>,
     /// The transaction whose `EXEC` was refused first.
     refused_transaction: Option<Box<Transaction>>,
+    /// Something of a transaction is among what is withheld.
+    withheld_queue: bool,
     /// The server's words when it refused last.
     refusal_line: Bytes,
     watching: bool,
@@ -223,6 +225,7 @@ impl<'s> Relay<'s> {
             queueing: Queueing::Clean,
             withheld: None,
             refused_transaction: None,
+            withheld_queue: false,
             refusal_line: Bytes::new(),
             watching: false,
             watch_lost: false,

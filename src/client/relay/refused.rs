@@ -91,6 +91,12 @@ impl Relay<'_> {
                 _ => Fate::Harmless,
             },
             _ if is_error && (refusal(bytes).is_some() || in_script()) => Fate::Refused,
+            // What it waited for has been taken.
+            Awaited::Blocking
+                if !is_error && !matches!(&bytes[..], b"*-1\r\n" | b"$-1\r\n" | b"_\r\n") =>
+            {
+                Fate::Executed
+            }
             _ if expect.write => Fate::Executed,
             _ => Fate::Harmless,
         }
@@ -108,6 +114,8 @@ impl Relay<'_> {
         if let Awaited::Multi = what {
             self.queueing = Queueing::Clean;
         }
+        self.withheld_queue |=
+            transaction.is_some() || matches!(what, Awaited::Multi | Awaited::Queued);
         if self.withheld.is_none() {
             self.refused_transaction = transaction.map(|mut open| {
                 if let Awaited::Exec(locals) = &mut what {
@@ -163,11 +171,24 @@ impl Relay<'_> {
     /// Asks another master for what this one refused, with nothing of the client's expected here.
     pub(super) async fn refused(&mut self) -> Result<(), Closed> {
         if let Some(withheld) = self.withheld.take() {
-            let resolved = withheld.resolve(TOO_LATE);
+            let mut resolved = withheld.resolve(TOO_LATE);
             self.session.outbox.push(&resolved.replies);
             let refused = self.refused_transaction.take().filter(|_| resolved.whole);
+            let in_queue = std::mem::take(&mut self.withheld_queue);
             if resolved.again.is_empty() {
+                // What the replies that were withheld left on the connection was not looked at.
+                self.spent = true;
+                if !self.waits_on_server() {
+                    self.blocked_ended();
+                }
                 return Ok(());
+            }
+            if in_queue && !resolved.whole {
+                // The rest of a transaction must not be executed without its beginning.
+                return Err(Closed::NotCarried);
+            }
+            if let Some(unsent) = self.unsent_wait()? {
+                resolved.again.extend_from_slice(&unsent);
             }
             self.transaction = refused.map(|open| {
                 let mut open = *open;
@@ -184,13 +205,29 @@ impl Relay<'_> {
         }
         let line = self.refusal_line.clone();
         if let Some(text) = self.sit_out(&line).await? {
-            return self.give_up_refused(&text).await;
+            self.give_up_refused(&text).await?;
+            if self.transaction.is_some() {
+                return Ok(());
+            }
         }
         self.expects.leave();
         self.out.clear();
         self.collected.clear();
         self.blocked_ended();
         self.carry().await
+    }
+
+    /// A command that waits and has not been sent: it follows what was refused.
+    fn unsent_wait(&mut self) -> Result<Option<Bytes>, Closed> {
+        let unsent = self.blocked.as_ref().filter(|one| one.unsent.is_some());
+        let Some(request) = unsent.map(|one| one.request.clone()) else {
+            return Ok(None);
+        };
+        if request.is_empty() {
+            return Err(Closed::NotCarried);
+        }
+        self.blocked_ended();
+        Ok(Some(request))
     }
 
     /// A large request was on its way behind what was refused: what is here of it is its rest.
@@ -237,6 +274,9 @@ impl Relay<'_> {
             return self.session.refuse_front(text).await;
         };
         open.stand = Stand::Broken;
+        if self.upload.is_some() {
+            return Err(Closed::NotCarried);
+        }
         self.held_since = Some(Instant::now());
         self.refuse_in_transaction(text)
     }

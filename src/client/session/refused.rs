@@ -23,8 +23,8 @@ pub(in crate::client) const TOO_LATE: &[u8] =
 #[derive(Debug)]
 pub(in crate::client) struct Refused {
     since: Instant,
-    /// What the client had been told then. Once it is told more, the request has been answered.
-    said: u64,
+    /// Requests that had been answered then. Once there are more, this one is among them.
+    answered: u64,
     /// The server's words.
     line: Bytes,
 }
@@ -41,7 +41,7 @@ impl Session {
     /// Since when the request in front has been refused.
     pub(in crate::client) fn refused_since(&self) -> Option<Instant> {
         let refused = self.refused.as_ref()?;
-        (refused.said == self.outbox.said()).then_some(refused.since)
+        (refused.answered == self.outbox.answered()).then_some(refused.since)
     }
 
     /// Sees to what a lane has withheld.
@@ -53,6 +53,7 @@ impl Session {
         let resolved = withheld.resolve(TOO_LATE);
         if !resolved.replies.is_empty() {
             self.outbox.push(&resolved.replies);
+            self.outbox.answered_one();
         }
         if resolved.again.is_empty() {
             return Ok(());
@@ -101,8 +102,12 @@ impl Session {
     /// Takes note of a refusal, and asks for a look at the nodes.
     pub(in crate::client) fn note_refusal(&mut self, line: Bytes) -> Look {
         let since = self.refused_since().unwrap_or_else(Instant::now);
-        let said = self.outbox.said();
-        self.refused = Some(Refused { since, said, line });
+        let answered = self.outbox.answered();
+        self.refused = Some(Refused {
+            since,
+            answered,
+            line,
+        });
         self.seat.counts.refused.add(1);
         self.seat.doubt.raise()
     }
