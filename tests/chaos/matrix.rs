@@ -17,6 +17,8 @@ use crate::trap::{Bait, Trap, When};
 use crate::world::{Setting, World};
 
 const DEAD: Duration = Duration::from_millis(400);
+/// Orders that may be refused before a step is come to.
+const ORDERS_MAX: usize = 5;
 /// Past the time that a switchover waits for one who is silent.
 const FROZEN: Duration = Duration::from_millis(1600);
 
@@ -136,9 +138,7 @@ async fn field(world: &mut World, step: &Step, victim: Victim, blow: Blow) -> St
         in_phase(&world.proxy, &id, "hold").await;
         id
     } else {
-        let id = begin(world, &cast.to).await.expect("an order");
-        assert!(trap.sprung().await, "it does not come to: {}", step.name);
-        id
+        come_to(world, &cast, &trap, step).await
     };
     match victim {
         Victim::Proxy => strike_proxy(world, blow, &trap).await,
@@ -161,6 +161,25 @@ async fn field(world: &mut World, step: &Step, victim: Victim, blow: Blow) -> St
         0 => told,
         count => format!("{told}, {count} by hand"),
     }
+}
+
+/// Orders the switchover, which comes to the step. Nodes that have just returned may not be ready to be
+/// switched yet: an order that was refused without having come to it is given again.
+async fn come_to(world: &World, cast: &Cast, trap: &Trap, step: &Step) -> String {
+    for _ in 0..ORDERS_MAX {
+        let id = begin(world, &cast.to).await.expect("an order");
+        tokio::select! {
+            sprung = trap.sprung() => {
+                assert!(sprung, "it does not come to: {}", step.name);
+                return id;
+            }
+            (told, report) = outcome(world, &id) => {
+                assert_eq!(told, "refused", "before {}: {report}", step.name);
+                eprintln!("  before {}: {report}", step.name);
+            }
+        }
+    }
+    panic!("it is refused all the time: {}", step.name);
 }
 
 async fn strike_proxy(world: &mut World, blow: Blow, trap: &Trap) {
