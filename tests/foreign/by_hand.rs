@@ -1,5 +1,7 @@
 //! One proxy, and an operator who knows nothing of it.
 
+use std::time::Duration;
+
 use pointsman::cli::demo::servers::plain_role_change;
 
 use pointsman::cli::demo::wire::Wire;
@@ -107,4 +109,64 @@ async fn roles_changed_by_hand_on_kvrocks_are_not_noticed_by_clients() {
         crowd.go_on().await;
     }
     crowd.finish(&shard.addr(0)).await;
+}
+
+/// Nothing tells such a client's refused write from an answered one but the answer itself.
+#[tokio::test]
+async fn a_client_that_wants_no_replies_loses_no_write_in_holds_after_a_refusal() {
+    // Refusals are counted once a second.
+    const BUDGET: Duration = Duration::from_millis(2500);
+    let shard = Shard::redis(1).await;
+    let budget = format!("hold_budget_ms = {}", BUDGET.as_millis());
+    let proxy = shard.proxy_with(proxy_settings(&budget)).await;
+    let mut mute = client(&proxy).await;
+    mute.send(&["CLIENT", "REPLY", "OFF"]).await.unwrap();
+    mute.send(&["INCR", "counter"]).await.unwrap();
+    let mut master = shard.wire(0).await;
+    counts_to(&mut master, 1).await;
+
+    // It is no master for an instant, and then again.
+    let demoted = master.run("REPLICAOF 127.0.0.1 1").await.unwrap();
+    assert!(demoted.ok(), "{demoted:?}");
+    mute.send(&["INCR", "counter"]).await.unwrap();
+    wait_until("the write is refused", async || {
+        let metrics = proxy.admin.get("/metrics").await.unwrap().body;
+        let refused = metrics
+            .lines()
+            .filter(|line| line.starts_with("pointsman_refused_total"));
+        refused.into_iter().any(|line| !line.ends_with(" 0"))
+    })
+    .await;
+    assert!(master.run("REPLICAOF NO ONE").await.unwrap().ok());
+    counts_to(&mut master, 2).await;
+
+    // Its budget is long over when the next hold comes.
+    tokio::time::sleep(BUDGET + BUDGET / 4).await;
+    shard.in_sync(&shard.addr(0)).await;
+    let mut sent = 2;
+    for to in [1, 0, 1, 0] {
+        let target = shard.addr(to);
+        let ordered = switchover(&proxy, &target);
+        tokio::pin!(ordered);
+        let report = loop {
+            tokio::select! {
+                report = &mut ordered => break report,
+                written = mute.send(&["INCR", "counter"]) => {
+                    written.unwrap();
+                    sent += 1;
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        assert_eq!(report.outcome, "switched", "{:?}", report.reasons);
+        shard.in_sync(&target).await;
+    }
+    counts_to(&mut master, sent).await;
+}
+
+async fn counts_to(node: &mut Wire, expected: u64) {
+    wait_until("every write is executed", async || {
+        node.run("GET counter").await.unwrap().text() == expected.to_string()
+    })
+    .await;
 }
