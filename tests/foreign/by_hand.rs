@@ -170,3 +170,28 @@ async fn counts_to(node: &mut Wire, expected: u64) {
     })
     .await;
 }
+
+/// The order that was refused had touched nothing: what the proxy knew of the replica still counts.
+#[tokio::test]
+async fn a_node_promoted_by_hand_after_a_refused_order_is_followed() {
+    let mut shard = Shard::redis(1).await;
+    let proxy = shard.proxy().await;
+    let mut wire = client(&proxy).await;
+    assert!(wire.run("SET key value").await.unwrap().ok());
+    let target = shard.addr(1);
+    shard.in_sync(&shard.addr(0)).await;
+    wait_until("the replica has been looked at", async || {
+        let status = status(&proxy).await;
+        let nodes = status["nodes"].as_array().unwrap();
+        nodes.iter().all(|node| node["offset"].as_u64() > Some(0))
+    })
+    .await;
+    shard.set.nodes[0].kill();
+    let report = switchover(&proxy, &target).await;
+    assert_eq!(report.outcome, "refused", "{:?}", report.reasons);
+    let mut node = shard.wire(1).await;
+    assert!(node.run("REPLICAOF NO ONE").await.unwrap().ok());
+    followed(&proxy, &target).await;
+    let mut wire = client(&proxy).await;
+    assert_eq!(wire.run("GET key").await.unwrap(), Value::bulk("value"));
+}
