@@ -105,9 +105,12 @@ impl Site {
     }
 
     pub fn settings(&self) -> Settings {
+        let patient = patient();
         Settings {
+            // Some values of 1 MB are on their way to the replica at any time.
+            switchover: format!("{}\nmax_lag = 33554432", patient.switchover),
             shard: self.shard_lines(),
-            ..patient()
+            ..patient
         }
     }
 
