@@ -202,6 +202,11 @@ impl Seat {
         self.current_since.get().elapsed() < self.limits.hold_budget
     }
 
+    /// Whether no other node could become the master: what this one refuses is its last word.
+    pub fn is_alone(&self) -> bool {
+        self.route.borrow_mut().load().replicas.is_empty()
+    }
+
     /// Whether the master lets blocked clients go when its role changes.
     pub fn master_lets_go(&self) -> bool {
         self.route.borrow_mut().load().habits.lets_go

@@ -93,6 +93,12 @@ impl Withheld {
         self.bytes
     }
 
+    /// Everything that was answered, as it was.
+    pub fn replies(&self) -> impl Iterator<Item = &Bytes> {
+        let told = self.answered.iter().filter(|one| !one.mute);
+        told.map(|one| &one.reply)
+    }
+
     /// Decides. `too_late` is said to what was refused but cannot be asked again.
     pub fn resolve(&self, too_late: &[u8]) -> Resolved {
         let stays = |one: &Answered| one.fate == Fate::Executed || one.request.is_none();

@@ -60,7 +60,7 @@ impl Relay<'_> {
 
     /// Whether the client must not see this reply, because something has been refused.
     pub(super) fn is_withheld(&self, expect: &Expect, bytes: &Bytes, kind: ReplyKind) -> bool {
-        if expect.is_own() {
+        if expect.is_own() || (self.withheld.is_none() && self.session.seat.is_alone()) {
             return false;
         }
         self.withheld.is_some()
@@ -145,7 +145,7 @@ impl Relay<'_> {
         kind: ReplyKind,
     ) -> bool {
         let refused = kind == ReplyKind::Error && refusal(bytes).is_some();
-        if !refused || !matches!(expect.what, Awaited::Queued) {
+        if !refused || self.session.seat.is_alone() || !matches!(expect.what, Awaited::Queued) {
             return false;
         }
         self.expects.met(expect);

@@ -50,6 +50,12 @@ impl Session {
         let Some(withheld) = self.outbox.take_withheld() else {
             return Ok(());
         };
+        if self.seat.is_alone() {
+            for reply in withheld.replies() {
+                self.outbox.push(reply);
+            }
+            return Ok(());
+        }
         let resolved = withheld.resolve(TOO_LATE);
         if !resolved.replies.is_empty() {
             self.outbox.push(&resolved.replies);

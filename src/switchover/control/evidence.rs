@@ -156,7 +156,8 @@ pub(super) fn verdict(snapshot: &Snapshot, known: &Known, routed: bool, now: Ins
         return Verdict::Keep;
     }
     let otherwise = match role {
-        Some(Role::Replica { .. }) if routed => Verdict::Shut,
+        // Where nobody else could be the master, clients are told what the node says.
+        Some(Role::Replica { .. }) if routed && snapshot.nodes.len() > 1 => Verdict::Shut,
         _ => Verdict::Keep,
     };
     let MasterFinding::One(found) = finding else {
