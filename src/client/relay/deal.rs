@@ -7,7 +7,7 @@ use super::ask::only_refused;
 use super::blocking::SPARE;
 use super::refused::Queueing;
 use super::{Again, Awaited, Expect, Keeps, Relay};
-use crate::resp::command::{Local, SubKind};
+use crate::resp::command::Local;
 use crate::resp::scan::{Reply, ReplyKind};
 use crate::upstream::lane::ReplySink;
 
@@ -224,32 +224,6 @@ impl Relay<'_> {
     pub(super) fn keeps_unknown(&mut self) {
         if self.keeps != Keeps::Monitor {
             self.keeps = Keeps::Unknown;
-        }
-    }
-
-    /// A subscription that the server refused was refused whole.
-    fn subscriptions_settled(&mut self, of: SubKind, kind: ReplyKind) {
-        let added = std::mem::take(&mut self.subscribing);
-        if kind == ReplyKind::Error {
-            for name in added {
-                self.subscriptions.of(of).remove(&name);
-            }
-        }
-        let none = self.subscriptions.is_empty();
-        if none && self.keeps == Keeps::Subscriptions && self.expects.is_empty() {
-            self.keeps = Keeps::Nothing;
-            self.receives_less();
-        }
-        self.receiver_settled();
-    }
-
-    /// Nothing is expected any more but what waits: whatever was to be received is received from
-    /// this node.
-    pub(super) fn receiver_settled(&self) {
-        if (self.expects.is_empty() || self.waits_on_server())
-            && let Some(receiver) = &self.receiver
-        {
-            receiver.moved_to(self.epoch);
         }
     }
 }

@@ -6,6 +6,8 @@
 //! connection goes back to the pool and the session back to its lane.
 //!
 //! * [`feed`]: requests, client to server.
+//! * [`queue`]: commands of a transaction, and its `EXEC`.
+//! * [`subscribe`]: what the session is subscribed to.
 //! * [`ask`]: commands about the session itself.
 //! * [`expects`]: what the server owes.
 //! * [`deal`]: replies, server to client.
@@ -32,17 +34,18 @@ mod deal;
 mod expects;
 mod feed;
 mod pauses;
+mod queue;
 mod reach;
 mod refused;
 mod reopen;
 mod requeue;
 mod send;
 mod shown;
+mod subscribe;
 mod tracking;
 mod tunnel;
 mod upload;
 
-use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
@@ -56,6 +59,7 @@ use self::expects::{Again, Awaited, Expect, Expects};
 use self::pauses::Pausing;
 use self::refused::Queueing;
 use self::shown::Shown;
+use self::subscribe::Subscriptions;
 use self::tracking::Tracking;
 use self::upload::Upload;
 use super::links::NodeLinks;
@@ -64,7 +68,7 @@ use super::outbox::OutboxState;
 use super::session::Session;
 use super::state::{Blocked, Closed, Transaction};
 use super::withheld::Withheld;
-use crate::resp::command::{Local, Path, Pin, SubKind};
+use crate::resp::command::{Local, Path, Pin};
 use crate::resp::scan::{Form, Request};
 use crate::shard::gate::{GateWatch, Receiver};
 use crate::upstream::connection::{Connection, poll_write_all};
@@ -120,27 +124,6 @@ enum Feed {
     Scripts(usize),
     /// An answer of the session itself to the `len` bytes in front.
     Answer(Local, usize),
-}
-
-#[derive(Debug, Default)]
-struct Subscriptions {
-    channels: HashSet<Bytes>,
-    patterns: HashSet<Bytes>,
-    shard: HashSet<Bytes>,
-}
-
-impl Subscriptions {
-    fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.patterns.is_empty() && self.shard.is_empty()
-    }
-
-    fn of(&mut self, kind: SubKind) -> &mut HashSet<Bytes> {
-        match kind {
-            SubKind::Channel => &mut self.channels,
-            SubKind::Pattern => &mut self.patterns,
-            SubKind::Shard => &mut self.shard,
-        }
-    }
 }
 
 struct Relay<'s> {

@@ -18,6 +18,7 @@ use super::super::session::{TOO_LATE, Waited};
 use super::super::state::{Closed, ReplyMode, Stand, Transaction, runs_script};
 use super::super::withheld::{Answered, Fate};
 use super::ask::next_element;
+use super::queue::QUEUED;
 use super::{Awaited, Expect, Relay};
 use crate::resp::command::classify;
 use crate::resp::refusal::{Refusal, refusal};
@@ -26,7 +27,6 @@ use crate::upstream::on_way::request_len;
 
 /// A line without an end is passed on as it comes beyond this length.
 const LINE_BYTES_MAX: usize = 1024;
-const QUEUED: &[u8] = b"+QUEUED\r\n";
 /// How Redis before 7 tells of a script that was refused, and Kvrocks of one that only reads.
 const IN_SCRIPT: &[u8] = b"READONLY You can't write against a read only";
 

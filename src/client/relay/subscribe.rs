@@ -1,0 +1,124 @@
+//! Subscriptions: what the session is subscribed to, so that it is subscribed to the same on another
+//! master.
+//!
+//! **Invariant:** while something is received, the session has its place among those whom a release
+//! waits for.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::{Awaited, Keeps, Relay};
+use crate::resp::command::SubKind;
+use crate::resp::scan::{ReplyKind, args};
+
+/// Channels and patterns one session may be subscribed to.
+const SUBSCRIPTIONS_MAX: usize = 65_536;
+
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    pub(super) channels: HashSet<Bytes>,
+    pub(super) patterns: HashSet<Bytes>,
+    pub(super) shard: HashSet<Bytes>,
+}
+
+impl Subscriptions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty() && self.shard.is_empty()
+    }
+
+    pub(super) fn of(&mut self, kind: SubKind) -> &mut HashSet<Bytes> {
+        match kind {
+            SubKind::Channel => &mut self.channels,
+            SubKind::Pattern => &mut self.patterns,
+            SubKind::Shard => &mut self.shard,
+        }
+    }
+}
+
+impl Relay<'_> {
+    pub(super) fn subscribe(&mut self, request: &Bytes, kind: SubKind) {
+        let names: Vec<&[u8]> = args(request).skip(1).collect();
+        let confirmations = names.len().max(1);
+        let set = self.subscriptions.of(kind);
+        if set.len().saturating_add(names.len()) > SUBSCRIPTIONS_MAX {
+            let text = format!("-ERR more than {SUBSCRIPTIONS_MAX} subscriptions\r\n");
+            self.session.say(text.as_bytes());
+            return;
+        }
+        self.subscribing.clear();
+        for name in names {
+            let name = Bytes::copy_from_slice(name);
+            if set.insert(name.clone()) {
+                self.subscribing.push(name);
+            }
+        }
+        if self.keeps == Keeps::Nothing {
+            self.keeps = Keeps::Subscriptions;
+        }
+        self.become_receiver();
+        self.send(request, Awaited::Confirm(kind, confirmations), false);
+    }
+
+    pub(super) fn unsubscribe(&mut self, request: &Bytes, kind: SubKind) {
+        let names: Vec<&[u8]> = args(request).skip(1).collect();
+        let set = self.subscriptions.of(kind);
+        let confirmations = if names.is_empty() {
+            set.len().max(1)
+        } else {
+            names.len()
+        };
+        if names.is_empty() {
+            set.clear();
+        }
+        for name in names {
+            set.remove(name);
+        }
+        self.subscribing.clear();
+        self.send(request, Awaited::Confirm(kind, confirmations), false);
+    }
+
+    /// Something that was received is not any more.
+    pub(super) fn receives_less(&mut self) {
+        if self.keeps != Keeps::Subscriptions
+            && self.keeps != Keeps::Monitor
+            && self.subscriptions.is_empty()
+            && !self.tracking.is_on()
+            && self.blocked.is_none()
+        {
+            self.receiver = None;
+        }
+    }
+
+    pub(super) fn become_receiver(&mut self) {
+        let gate = &self.session.seat.gate;
+        let epoch = self.epoch;
+        self.receiver.get_or_insert_with(|| gate.receive(epoch));
+    }
+
+    /// A subscription that the server refused was refused whole.
+    pub(super) fn subscriptions_settled(&mut self, of: SubKind, kind: ReplyKind) {
+        let added = std::mem::take(&mut self.subscribing);
+        if kind == ReplyKind::Error {
+            for name in added {
+                self.subscriptions.of(of).remove(&name);
+            }
+        }
+        let none = self.subscriptions.is_empty();
+        if none && self.keeps == Keeps::Subscriptions && self.expects.is_empty() {
+            self.keeps = Keeps::Nothing;
+            self.receives_less();
+        }
+        self.receiver_settled();
+    }
+
+    /// Nothing is expected any more but what waits: whatever was to be received is received from
+    /// this node.
+    pub(super) fn receiver_settled(&self) {
+        if (self.expects.is_empty() || self.waits_on_server())
+            && let Some(receiver) = &self.receiver
+        {
+            receiver.moved_to(self.epoch);
+        }
+    }
+}
