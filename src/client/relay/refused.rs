@@ -21,12 +21,10 @@ use super::ask::next_element;
 use super::queue::QUEUED;
 use super::{Awaited, Expect, Relay};
 use crate::resp::command::classify;
-use crate::resp::refusal::{Refusal, refusal};
+use crate::resp::refusal::{Refusal, Verdict, judge, refusal};
 use crate::resp::scan::{ReplyKind, args};
 use crate::upstream::on_way::request_len;
 
-/// A line without an end is passed on as it comes beyond this length.
-const LINE_BYTES_MAX: usize = 1024;
 /// How Redis before 7 tells of a script that was refused, and Kvrocks of one that only reads.
 const IN_SCRIPT: &[u8] = b"READONLY You can't write against a read only";
 
@@ -42,8 +40,7 @@ pub(super) enum Queueing {
 impl Relay<'_> {
     /// Whether enough of the error line in front is here to be judged.
     pub(super) fn is_line_here(&self) -> bool {
-        let input = &self.link.input;
-        input.len() >= LINE_BYTES_MAX || input.contains(&b'\n')
+        judge(&self.link.input) != Verdict::Incomplete
     }
 
     /// Whether the reply that is due is looked at as a whole before the client sees it.
