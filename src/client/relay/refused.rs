@@ -57,12 +57,13 @@ impl Relay<'_> {
 
     /// Whether the client must not see this reply, because something has been refused.
     pub(super) fn is_withheld(&self, expect: &Expect, bytes: &Bytes, kind: ReplyKind) -> bool {
-        if expect.is_own() || (self.withheld.is_none() && self.session.seat.is_alone()) {
+        if expect.is_own() {
             return false;
         }
         self.withheld.is_some()
             || (!matches!(expect.what, Awaited::Queued | Awaited::Substitute(_))
-                && self.fate(expect, bytes, kind) == Fate::Refused)
+                && self.fate(expect, bytes, kind) == Fate::Refused
+                && !self.session.seat.is_alone())
     }
 
     fn fate(&self, expect: &Expect, bytes: &Bytes, kind: ReplyKind) -> Fate {
@@ -141,8 +142,10 @@ impl Relay<'_> {
         bytes: &Bytes,
         kind: ReplyKind,
     ) -> bool {
-        let refused = kind == ReplyKind::Error && refusal(bytes).is_some();
-        if !refused || self.session.seat.is_alone() || !matches!(expect.what, Awaited::Queued) {
+        let refused = matches!(expect.what, Awaited::Queued)
+            && kind == ReplyKind::Error
+            && refusal(bytes).is_some();
+        if !refused || self.session.seat.is_alone() {
             return false;
         }
         self.expects.met(expect);
