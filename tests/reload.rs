@@ -33,6 +33,13 @@ async fn reload(proxy: &Proxy) -> String {
     told().pop().unwrap_or_default()
 }
 
+/// What a request with this token is answered.
+async fn status_with(proxy: &mut Proxy, token: &str) -> u16 {
+    proxy.admin.token = Some(token.to_owned());
+    let answer = proxy.admin.get("/v1/shards").await;
+    answer.expect("an answer").status
+}
+
 #[tokio::test]
 async fn new_certificates_count_for_new_connections_and_drop_nobody() {
     let site = Site::start().await;
@@ -102,24 +109,9 @@ async fn limits_passwords_and_the_token_are_taken_over() {
     let mut second = client(&proxy).await;
     assert_eq!(second.run("PING").await.expect("a reply").text(), "PONG");
     assert_eq!(first.run("PING").await.expect("a reply").text(), "PONG");
-    proxy.admin.token = Some("the-first-token-of-all".to_owned());
+    assert_eq!(status_with(&mut proxy, "the-first-token-of-all").await, 401);
     assert_eq!(
-        proxy
-            .admin
-            .get("/v1/shards")
-            .await
-            .expect("an answer")
-            .status,
-        401
-    );
-    proxy.admin.token = Some("the-second-token-of-all".to_owned());
-    assert_eq!(
-        proxy
-            .admin
-            .get("/v1/shards")
-            .await
-            .expect("an answer")
-            .status,
+        status_with(&mut proxy, "the-second-token-of-all").await,
         200
     );
 
