@@ -35,7 +35,7 @@ use super::tracking::Tokens;
 use super::{Again, Awaited, Expect, Relay};
 use crate::resp::command::Pin;
 use crate::resp::refusal::refusal;
-use crate::resp::scan::write_request;
+use crate::resp::scan::{is_null, write_request};
 use crate::shard::gate::GateState;
 
 /// Redis says this to blocked clients when its role changes, and hangs up.
@@ -146,8 +146,7 @@ impl Relay<'_> {
     /// The command has its answer.
     pub(super) fn wait_ended(&mut self, answer: &[u8]) {
         self.blocked_ended();
-        let is_nothing = matches!(answer, b"*-1\r\n" | b"_\r\n");
-        if is_nothing && !self.session.seat.master_lets_go() {
+        if is_null(answer) && !self.session.seat.master_lets_go() {
             self.expect_own(PING, Awaited::Silence, true);
         }
     }

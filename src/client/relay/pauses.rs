@@ -7,7 +7,7 @@
 use super::super::pause::Noted;
 use super::{Awaited, Relay};
 use crate::resp::command::{Path, Pin, Verdict};
-use crate::resp::scan::{ReplyKind, args};
+use crate::resp::scan::{ReplyKind, args, is_null};
 
 /// What the next reply says about.
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +59,8 @@ impl Relay<'_> {
 
     /// A transaction that was not executed answers null, or was replaced by a `DISCARD`.
     pub(super) fn settle_pause(&mut self, what: &Awaited, kind: ReplyKind, reply: &[u8]) {
-        let null = reply.starts_with(b"*-1") || reply.starts_with(b"_");
-        let done = kind != ReplyKind::Error && !null && !matches!(what, Awaited::Substitute(_));
+        let done =
+            kind != ReplyKind::Error && !is_null(reply) && !matches!(what, Awaited::Substitute(_));
         let pause = &self.session.seat.pause;
         match self.pausing.take() {
             Some(Pausing::Begins(noted)) if !done => pause.forget(noted),

@@ -22,7 +22,7 @@ use super::queue::QUEUED;
 use super::{Awaited, Expect, Relay};
 use crate::resp::command::classify;
 use crate::resp::refusal::{Refusal, Verdict, judge, refusal};
-use crate::resp::scan::{ReplyKind, args};
+use crate::resp::scan::{ReplyKind, args, is_null};
 use crate::upstream::on_way::request_len;
 
 /// How Redis before 7 tells of a script that was refused, and Kvrocks of one that only reads.
@@ -90,11 +90,7 @@ impl Relay<'_> {
             },
             _ if is_error && (refusal(bytes).is_some() || in_script()) => Fate::Refused,
             // What it waited for has been taken.
-            Awaited::Blocking
-                if !is_error && !matches!(&bytes[..], b"*-1\r\n" | b"$-1\r\n" | b"_\r\n") =>
-            {
-                Fate::Executed
-            }
+            Awaited::Blocking if !is_error && !is_null(bytes) => Fate::Executed,
             _ if expect.write => Fate::Executed,
             _ => Fate::Harmless,
         }

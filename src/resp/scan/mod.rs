@@ -37,5 +37,5 @@ mod request;
 pub use args::{Args, args, write_request};
 pub use error::ProtocolError;
 pub use inline::{reframe, split_inline};
-pub use reply::{NESTING_MAX, Reply, ReplyError, ReplyKind, ReplyScanner};
+pub use reply::{NESTING_MAX, Reply, ReplyError, ReplyKind, ReplyScanner, is_null};
 pub use request::{ARGS_KEPT, Form, Request, RequestLimits, RequestScanner};

@@ -26,6 +26,11 @@ pub enum ReplyKind {
     Push,
 }
 
+/// Whether a whole reply is null, in either protocol.
+pub fn is_null(reply: &[u8]) -> bool {
+    matches!(reply, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n")
+}
+
 /// What a scan found at the start of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
