@@ -71,7 +71,7 @@ async fn a_fenced_master_refuses_writes_and_stands_at_the_offset_its_replica_rea
     let mut old = servers[0].connect().await;
     let mut target = servers[1].connect().await;
     old.call(&["SET", "k", "v"], STEP).await.unwrap();
-    let sink = SinkAddress::closed_port();
+    let sink = SinkAddress::closed_port("test");
     let pause = Some(Duration::from_secs(30));
     let Change::Done(fenced_at) = orders.fence(&mut old, &sink, pause, STEP).await else {
         panic!("no fence");
@@ -110,7 +110,7 @@ async fn a_fence_can_be_taken_down_again() {
     let servers = shard("redis-server", 1, &[]).await;
     let orders = orders(&servers[0]).await;
     let mut old = servers[0].connect().await;
-    let sink = SinkAddress::closed_port();
+    let sink = SinkAddress::closed_port("test");
     let fenced = orders.fence(&mut old, &sink, None, STEP).await;
     assert!(matches!(fenced, Change::Done(_)), "{fenced:?}");
     let again = orders.fence(&mut old, &sink, None, STEP).await;
@@ -158,7 +158,7 @@ async fn a_user_without_the_right_to_fence_is_told_and_nothing_happens() {
         .await
         .unwrap();
     let fence = orders
-        .fence(&mut old, &SinkAddress::closed_port(), None, STEP)
+        .fence(&mut old, &SinkAddress::closed_port("test"), None, STEP)
         .await;
     assert!(matches!(fence, Change::NotDone(_)), "{fence:?}");
     assert!(servers[0].is_master().await);

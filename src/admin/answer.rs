@@ -101,6 +101,10 @@ pub fn abort(id: &str, answer: AbortAnswer) -> Result<Response, ApiError> {
             let body = json!({ "id": id, "state": "aborting" });
             Ok(json_response(StatusCode::ACCEPTED, &body))
         }
+        AbortAnswer::Leaving => {
+            let body = json!({ "id": id, "state": "leaving" });
+            Ok(json_response(StatusCode::ACCEPTED, &body))
+        }
         AbortAnswer::TooLate => Err(ApiError::TooLate(format!(
             "operation {id} has promoted its target: wait for its end, then switch back"
         ))),

@@ -13,8 +13,11 @@
 //!
 //! **Invariants:** no operation begins on a node without the ownership of it; it ends with its
 //! connections, so a proxy that dies keeps nobody out. One whose machine vanishes does until the
-//! server's `tcp-keepalive` has found out. An operation that is brought to its end after a restart claims
-//! nothing: its nodes' roles say how far it had come.
+//! server's `tcp-keepalive` has found out.
+//!
+//! What goes on behind a report, or after a crash, may last as long as a node is away. It keeps nobody
+//! out meanwhile: each of its effects claims the node whose role it relies on, and is put off while
+//! another proxy owns that one.
 
 use std::time::Duration;
 
@@ -91,7 +94,7 @@ async fn own(
         let list = list.map_err(Lost::Unasked)?;
         let own = connection.client_id().and_then(|id| u64::try_from(id).ok());
         let lines = client_lines(&list).ok_or(Lost::Unlisted)?;
-        match judge(&lines, own.unwrap_or_default()) {
+        match judge(&lines, own.unwrap_or_default(), operation) {
             Standing::Alone => break,
             Standing::Second(other) => return Err(Lost::To(other)),
             Standing::First(other) if Instant::now() + LOOK_AGAIN >= deadline => {
@@ -116,17 +119,23 @@ enum Standing {
     Second(String),
 }
 
-fn judge(lines: &[ClientLine], own: u64) -> Standing {
+/// Two effects of one operation may own a node together.
+fn judge(lines: &[ClientLine], own: u64, operation: &str) -> Standing {
     let mut standing = Standing::Alone;
     for line in lines.iter().filter(|line| line.id != own) {
-        if let Some(operation) = line.name.strip_prefix(OWNER) {
-            return Standing::Second(operation.to_owned());
+        let named = |prefix| {
+            line.name
+                .strip_prefix(prefix)
+                .filter(|one| *one != operation)
+        };
+        if let Some(other) = named(OWNER) {
+            return Standing::Second(other.to_owned());
         }
-        if let Some(operation) = line.name.strip_prefix(CLAIM) {
+        if let Some(other) = named(CLAIM) {
             if line.id < own {
-                return Standing::Second(operation.to_owned());
+                return Standing::Second(other.to_owned());
             }
-            standing = Standing::First(operation.to_owned());
+            standing = Standing::First(other.to_owned());
         }
     }
     standing
@@ -146,10 +155,12 @@ mod tests {
                 .map(|(at, name)| format!("id={at} addr=127.0.0.1:{at} name={name} db=0\n"))
                 .collect();
             let list = Value::Bulk(lines.concat().into());
-            assert_eq!(judge(&client_lines(&list).unwrap(), own), expected);
+            assert_eq!(judge(&client_lines(&list).unwrap(), own, "us"), expected);
         };
         let (first, second) = (Standing::First, Standing::Second);
         check(&["app", "pointsman-claim-us"], 1, Standing::Alone);
+        let ours = ["pointsman-claim-us", "pointsman-owner-us"];
+        check(&ours, 1, Standing::Alone);
         let both = ["pointsman-claim-a", "pointsman-claim-b"];
         check(&both, 0, first("b".into()));
         check(&both, 1, second("a".into()));

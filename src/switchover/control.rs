@@ -8,6 +8,7 @@
 //! node says that it is master; and while an operation runs nobody else moves the route.
 
 mod actor;
+mod background;
 mod evidence;
 mod id;
 mod pulse;
@@ -23,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::switchover::control::actor::Actor;
 use crate::switchover::control::evidence::Known;
 use crate::switchover::control::id::operation_id;
-use crate::switchover::exec::measure::Progress;
-use crate::switchover::exec::{Gates, Routes, Site, Task};
+use crate::switchover::exec::measure::{Going, Progress};
+use crate::switchover::exec::{Gates, Routes, Site, Task, Word};
+use crate::switchover::plan::Reason;
 use crate::switchover::report::Report;
 use crate::switchover::view::{
     AbortAnswer, BoxFuture, Control, NodeRole, NodeStatus, OperationView, ShardStatus, StartError,
@@ -91,14 +93,14 @@ impl Desk {
 struct Operation {
     id: String,
     progress: Arc<Progress>,
-    aborts: mpsc::Sender<()>,
+    words: mpsc::Sender<Word>,
 }
 
 /// An order that the shard's task has not taken up yet.
 struct Order {
     operation: Arc<Operation>,
     task: Task,
-    aborted: mpsc::Receiver<()>,
+    words: mpsc::Receiver<Word>,
 }
 
 impl<G: Gates, R: Routes> Shards<G, R> {
@@ -177,7 +179,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
             let running = shard.desk.running.borrow().clone();
             if let Some(operation) = running {
                 // Full means that an abort is on its way already.
-                let _ = operation.aborts.try_send(());
+                let _ = operation.words.try_send(Word::Abort);
             }
         }
         let ordered = Instant::now();
@@ -213,7 +215,8 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         history.push_back(operation);
         while history.len() > HISTORY_MAX {
             // One that has not ended must be found by those who want to know, or stop it.
-            let ended = history.iter().position(|one| one.progress.is_reported());
+            let over = |one: &Arc<Operation>| one.progress.going() == Going::Over;
+            let ended = history.iter().position(over);
             history.remove(ended.unwrap_or_default());
         }
     }
@@ -262,11 +265,11 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         let to: NodeName = to.into();
         let id = operation_id();
         let progress = Arc::new(Progress::new(&id, &shard.seat.site.shard, &from, &to));
-        let (aborts, aborted) = mpsc::channel(1);
+        let (words, heard) = mpsc::channel(1);
         let operation = Arc::new(Operation {
             id: id.clone(),
             progress,
-            aborts,
+            words,
         });
         let mut busy = None;
         shard
@@ -290,7 +293,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         let order = Order {
             operation,
             task,
-            aborted,
+            words: heard,
         };
         if shard.orders.try_send(order).is_err() {
             shard.desk.running.send_replace(None);
@@ -339,15 +342,15 @@ impl<G: Gates, R: Routes> Control for Shards<G, R> {
         let Some(operation) = self.find(id) else {
             return AbortAnswer::Unknown;
         };
-        if operation.progress.is_reported() {
-            return AbortAnswer::Ended;
-        }
-        if !operation.progress.can_abort() {
-            return AbortAnswer::TooLate;
-        }
+        let (word, answer) = match operation.progress.going() {
+            Going::Over => return AbortAnswer::Ended,
+            Going::Forward => return AbortAnswer::TooLate,
+            Going::Abortable => (Word::Abort, AbortAnswer::Aborting),
+            Going::Background => (Word::Leave(Reason::GivenUp), AbortAnswer::Leaving),
+        };
         // Full means that it was asked for already.
-        let _ = operation.aborts.try_send(());
-        AbortAnswer::Aborting
+        let _ = operation.words.try_send(word);
+        answer
     }
 }
 

@@ -30,14 +30,15 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::switchover::attach::{judge_resyncs, sync_counters};
 use crate::switchover::claim::Claim;
-use crate::switchover::exec::ask::{Desk, Done};
+use crate::switchover::exec::ask::{Claims, Desk, Done};
 use crate::switchover::exec::follow::{Demotion, Other, await_links};
-use crate::switchover::exec::measure::{Measured, Progress};
+use crate::switchover::exec::measure::{Going, Measured, Progress};
 pub use crate::switchover::exec::site::{Gates, HoldStats, Opening, Routes, Site};
 use crate::switchover::journal::Begin;
 use crate::switchover::orders::{Orders, SinkAddress};
 use crate::switchover::plan::{
-    self, Alarm, Effect, Event, Facts, Master, Node, OldNow, Record, State, Terms, Timer, Verdict,
+    self, Alarm, Effect, Event, Facts, Master, Node, OldNow, Reason, Record, State, Terms, Timer,
+    Verdict,
 };
 use crate::switchover::preflight::{Passed, Question, preflight};
 use crate::switchover::report::{Outcome, ReplicaResync, Resync};
@@ -63,6 +64,15 @@ pub enum Task {
     },
     /// An operation that the journal knows the beginning of only.
     Recover(Box<Begin>),
+}
+
+/// What a running operation can be told.
+#[derive(Clone, Debug)]
+pub enum Word {
+    /// Undo it, if it can still be undone.
+    Abort,
+    /// What is left to do is not its business any more.
+    Leave(Reason),
 }
 
 type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
@@ -117,7 +127,7 @@ pub struct Exec<G, R> {
     facts: Option<Facts>,
     old_life: Option<Life>,
     sink: Option<Sink>,
-    /// Keeps other proxies from changing the master at the same time.
+    /// Keeps other proxies from changing the master at the same time, until the report.
     claim: Claim,
     old: Bench,
     target: Bench,
@@ -157,7 +167,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         id: String,
         task: Task,
         progress: Arc<Progress>,
-        aborts: mpsc::Receiver<()>,
+        words: mpsc::Receiver<Word>,
     ) {
         let terms = Terms {
             force_on_timeout: site.switchover().force_on_timeout,
@@ -223,16 +233,15 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         if matches!(task, Task::DryRun { .. }) {
             return exec.dry_run().await;
         }
-        let can_abort = plan::can_abort(&exec.state);
         exec.progress
-            .entered(plan::phase(&exec.state), &[], can_abort);
+            .entered(plan::phase(&exec.state), &[], exec.going());
         if let Some(begin) = begun {
             exec.prepare_recovery(&begin).await;
         }
-        exec.drive(aborts).await;
+        exec.drive(words).await;
     }
 
-    async fn drive(&mut self, mut aborts: mpsc::Receiver<()>) {
+    async fn drive(&mut self, mut words: mpsc::Receiver<Word>) {
         loop {
             while let Some(effect) = self.queue.pop_front() {
                 self.perform(effect).await;
@@ -240,7 +249,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             if plan::is_over(&self.state) {
                 break;
             }
-            let event = self.next_event(&mut aborts).await;
+            let event = self.next_event(&mut words).await;
             if let Some(event) = event {
                 self.step(event);
             }
@@ -258,12 +267,24 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             self.retry_after = RETRY_FIRST;
             self.measured.phase(before);
             self.progress
-                .entered(now, self.measured.phases(), plan::can_abort(&self.state));
+                .entered(now, self.measured.phases(), self.going());
+        }
+    }
+
+    fn going(&self) -> Going {
+        if plan::is_over(&self.state) {
+            Going::Over
+        } else if self.recovering || self.progress.is_reported() {
+            Going::Background
+        } else if plan::can_abort(&self.state) {
+            Going::Abortable
+        } else {
+            Going::Forward
         }
     }
 
     /// The next thing that happened, or `None` when it was nothing that the plan asked for.
-    async fn next_event(&mut self, aborts: &mut mpsc::Receiver<()>) -> Option<Event> {
+    async fn next_event(&mut self, words: &mut mpsc::Receiver<Word>) -> Option<Event> {
         let expiry = self.timers.iter().flatten().min().copied();
         // All arms are cancel-safe: futures under way stay where they are, `join_next` and `recv`
         // are by their documentation.
@@ -275,7 +296,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {
                 self.expired(Instant::now())
             }
-            Some(()) = aborts.recv() => Some(Event::Abort),
+            Some(word) = words.recv() => Some(match word {
+                Word::Abort => Event::Abort,
+                Word::Leave(why) => Event::Leave(why),
+            }),
         }
     }
 

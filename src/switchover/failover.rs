@@ -87,7 +87,7 @@ fn abort<G: Gates, R: Routes>(shards: &Shards<G, R>, shard: &str) -> Result<(), 
     let running = shards.status(shard).and_then(|status| status.operation);
     let none = "No failover in progress.";
     match running.map(|id| shards.abort(&id)) {
-        Some(AbortAnswer::Aborting) => Ok(()),
+        Some(AbortAnswer::Aborting | AbortAnswer::Leaving) => Ok(()),
         Some(AbortAnswer::TooLate) => {
             Err("the target is master already: the failover can only be finished".to_owned())
         }

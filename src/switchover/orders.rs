@@ -33,9 +33,21 @@ pub struct SinkAddress {
 impl SinkAddress {
     /// Port 1 of the node's own loopback refuses at once and nothing leaves the host. Redis and
     /// Valkey connect asynchronously, so a refused connection costs them nothing.
-    pub fn closed_port() -> SinkAddress {
+    ///
+    /// All of 127.0.0.0/8 is loopback, and each operation takes an address of its own there: nobody
+    /// lifts the fence of another proxy's operation in the belief that it is the own one. (Where only
+    /// 127.0.0.1 is configured, as on BSD, the connection is not refused but goes unanswered, which
+    /// costs as little.)
+    pub fn closed_port(operation: &str) -> SinkAddress {
+        // FNV-1a. Two operations in 16 million share an address.
+        let hash = operation.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        let [first, second, third, fourth] = hash.to_be_bytes();
+        // Neither the network's own address nor one that people use.
+        let (second, fourth) = ((first ^ second).max(1), fourth.clamp(1, 254));
         SinkAddress {
-            host: "127.0.0.1".to_owned(),
+            host: format!("127.{second}.{third}.{fourth}"),
             port: 1,
         }
     }
@@ -288,6 +300,9 @@ fn now_master(values: &[Value]) -> Change<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn text(text: &str) -> Value {
@@ -299,7 +314,24 @@ mod tests {
     }
 
     fn check(answer: Value, info: &str) -> Change<u64> {
-        fenced(&answer, &text(info), &SinkAddress::closed_port())
+        fenced(&answer, &text(info), &sink())
+    }
+
+    fn sink() -> SinkAddress {
+        SinkAddress {
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+        }
+    }
+
+    #[test]
+    fn every_operation_has_a_fence_of_its_own() {
+        let ids = (0..1000).map(|at| format!("pointsman-20261122T000000Z-{at:04x}"));
+        let sinks: HashSet<String> = ids.map(|id| SinkAddress::closed_port(&id).host).collect();
+        assert_eq!(sinks.len(), 1000);
+        for sink in sinks {
+            assert!(sink.parse::<Ipv4Addr>().unwrap().is_loopback(), "{sink}");
+        }
     }
 
     #[test]

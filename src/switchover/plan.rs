@@ -34,6 +34,11 @@
 //! 10. With 8 (Kvrocks: ahead of 9) the other replicas follow TARGET. Fails: as 9.
 //! 11. The outcome is written to the journal, then reported.
 //!
+//! What goes on behind a report (9 and 10 until the nodes answer, a restoring that waits for OLD, a
+//! promotion whose fate is unknown) and what follows a crash can last as long as a node is away. When
+//! another node has been made the master meanwhile, or the operator says so, it ends where it stands:
+//! whoever is under way answers, nobody is asked again, and the report says what was left.
+//!
 //! T(hold) is armed with 2. When it runs out before 7: undo, and the writers are released to OLD
 //! whether or not OLD could be restored, which goes on behind them.
 //!
@@ -58,6 +63,7 @@
 
 mod effect;
 mod finish;
+mod leave;
 mod prove;
 mod recover;
 mod state;

@@ -203,7 +203,7 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
         old_life: old_seen.facts.life.clone(),
         target_offset,
         full_syncs: target_seen.facts.syncs.full,
-        sink_address: SinkAddress::closed_port(),
+        sink_address: SinkAddress::closed_port(&question.name),
         sink: None,
         sentinel_terms,
         claim: Claim::default(),

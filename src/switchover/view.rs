@@ -43,7 +43,8 @@ pub trait Control: Send + Sync {
     /// Returns when the operation is over; `None` when the id is not known.
     fn wait(&self, id: String) -> BoxFuture<'_, Option<Report>>;
 
-    /// Asks an operation to undo what it did so far. Returns at once; the end shows in its report.
+    /// Asks an operation to undo what it did so far, or, where only work in the background is left, to
+    /// leave that. Returns at once; the end shows in its report.
     fn abort(&self, id: &str) -> AbortAnswer;
 }
 
@@ -66,6 +67,8 @@ pub enum StartError {
 pub enum AbortAnswer {
     /// It will be undone; its report tells when that is over.
     Aborting,
+    /// What it still does in the background is left as it is.
+    Leaving,
     /// The target was promoted already, and from there an operation only goes forward.
     TooLate,
     /// It is over: see its report.

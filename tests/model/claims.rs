@@ -2,7 +2,7 @@
 
 use pointsman::switchover::plan::{Effect, Master, OldNow, Outcome, Timer};
 
-use crate::world::{Flight, Journal, Lane, Late, Role, Server, World, bit};
+use crate::world::{Charge, Flight, Journal, Lane, Late, Role, Server, World, bit};
 
 pub fn acknowledges(server: &Server) -> bool {
     server.alive && server.role == Role::Master && !server.paused
@@ -79,6 +79,9 @@ pub fn bounded(world: &World) -> Result<(), String> {
 }
 
 pub fn at_the_end(world: &World) -> Result<(), String> {
+    if world.charge == Charge::Theirs {
+        return when_left(world);
+    }
     let (old, target) = (&world.old, &world.target);
     claim(
         world.late == 0,
@@ -110,6 +113,29 @@ pub fn at_the_end(world: &World) -> Result<(), String> {
         settled,
         "the roles are not what the outcome says, or the fence was left behind",
     )
+}
+
+/// The nodes are somebody else's; clients are not.
+fn when_left(world: &World) -> Result<(), String> {
+    claim(world.timers == 0, "a timer runs on when it was left")?;
+    claim(!world.held, "writes are still held when it was left")?;
+    for lane in [Lane::Old, Lane::Target] {
+        // A read that nobody waits for changes nothing.
+        let changes = match world.flight(lane) {
+            Flight::Sent(effect) => !matches!(effect, Effect::ReadOld { .. } | Effect::ReadTarget),
+            Flight::None | Flight::Executed(_) => false,
+        };
+        claim(!changes, "an order to a node is under way when it was left")?;
+    }
+    let route = match world.said {
+        Some((outcome, ..)) if outcome.is_switched() => Master::Target,
+        Some((Outcome::Unknown, ..)) => Master::Nobody,
+        Some(_) => Master::Old,
+        // It had ended before the proxy was started again.
+        None if world.plan.is_none() => Master::Nobody,
+        None => return Err("it was left without a report".to_owned()),
+    };
+    claim(world.route == route, "the route is not what was reported")
 }
 
 /// The last report, word by word.

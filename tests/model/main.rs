@@ -116,6 +116,20 @@ fn a_master_that_restarts_with_an_old_config_is_never_routed_to_and_never_attach
 }
 
 #[test]
+fn nor_when_somebody_else_takes_over_while_it_waits() {
+    for dialect in [Dialect::Redis, Dialect::Kvrocks] {
+        check(
+            "taken over",
+            Rules {
+                taken_over: true,
+                crashes: 1,
+                ..Rules::new(dialect)
+            },
+        );
+    }
+}
+
+#[test]
 fn a_walk_notices_a_proof_that_is_skipped() {
     catches(Flaw::ProofSkipped, "lacks", Rules::new(Dialect::Redis));
 }
@@ -215,4 +229,13 @@ fn a_walk_notices_a_journal_that_was_not_written() {
 #[test]
 fn a_walk_notices_a_retry_that_never_comes() {
     catches(Flaw::NoRetry, "no end", Rules::new(Dialect::Redis));
+}
+
+#[test]
+fn a_walk_notices_an_operation_that_is_left_with_an_order_under_way() {
+    let rules = Rules {
+        taken_over: true,
+        ..Rules::new(Dialect::Redis)
+    };
+    catches(Flaw::LeftInHaste, "under way when it was left", rules);
 }

@@ -60,6 +60,7 @@ impl World {
         self.held = false;
         self.route = Master::Nobody;
         self.said = None;
+        self.recovering = false;
     }
 
     pub(crate) fn start(&mut self, rules: &Rules) -> Result<(), String> {
@@ -67,6 +68,7 @@ impl World {
         if self.journal == Journal::Begun {
             let (plan, effects) = plan::recover(rules.terms(), rules.facts());
             self.plan = Some(plan);
+            self.recovering = true;
             self.perform(rules, effects)?;
         }
         Ok(())

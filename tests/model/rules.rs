@@ -16,6 +16,8 @@ pub struct Rules {
     /// Lost replies, refusals, broken links and kills, together.
     pub faults: u8,
     pub crashes: u8,
+    /// Somebody else takes over, or the operator does, while it works behind its report or after a crash.
+    pub taken_over: bool,
     pub flaw: Option<Flaw>,
 }
 
@@ -30,6 +32,7 @@ impl Rules {
             pops: 0,
             faults: 3,
             crashes: 2,
+            taken_over: false,
             flaw: None,
         }
     }
@@ -81,4 +84,6 @@ pub enum Flaw {
     NoJournal,
     /// The retry timer is not armed.
     NoRetry,
+    /// It ends while an order to a node is under way.
+    LeftInHaste,
 }

@@ -10,12 +10,12 @@
 //! promotion, are left out: what happens to the result of a switchover is a failover.
 
 use pointsman::switchover::plan::{
-    self, Effect, Event, Master, Node, OldNow, Outcome, State, Timer,
+    self, Effect, Event, Master, Node, OldNow, Outcome, Reason, State, Timer,
 };
 
 use crate::claims;
 use crate::proxy::refusal;
-use crate::rules::Rules;
+use crate::rules::{Flaw, Rules};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
@@ -119,6 +119,18 @@ pub struct World {
     /// was last read, or any number once an end was forced.
     pub excused: u8,
     pub said: Option<(Outcome, u64, OldNow)>,
+    /// The plan that runs was begun by a crash.
+    pub recovering: bool,
+    pub charge: Charge,
+}
+
+/// Who is in charge of the nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Charge {
+    Ours,
+    /// Somebody else may take over yet.
+    Disputed,
+    Theirs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -134,6 +146,7 @@ pub enum Action {
     ExecuteLate(Late),
     Expire(Timer),
     Abort,
+    TakeOver,
     Crash,
     Start,
     WriteOld,
@@ -197,6 +210,11 @@ impl World {
             stale: false,
             excused: 0,
             said: None,
+            recovering: false,
+            charge: match rules.taken_over {
+                true => Charge::Disputed,
+                false => Charge::Ours,
+            },
         };
         world
             .perform(rules, effects)
@@ -272,6 +290,10 @@ impl World {
         } else {
             if self.aborts > 0 {
                 out.push(Action::Abort);
+            }
+            let waits = self.recovering || self.said.is_some();
+            if self.charge == Charge::Disputed && waits {
+                out.push(Action::TakeOver);
             }
             if self.crashes > 0 {
                 out.push(Action::Crash);
@@ -367,6 +389,14 @@ impl World {
             Action::Abort => {
                 world.aborts -= 1;
                 world.tell(rules, Event::Abort)?;
+            }
+            Action::TakeOver => {
+                world.charge = Charge::Theirs;
+                world.tell(rules, Event::Leave(Reason::Superseded))?;
+                if rules.flaw == Some(Flaw::LeftInHaste) {
+                    world.tell(rules, Event::Lost(Node::Old))?;
+                    world.tell(rules, Event::Lost(Node::Target))?;
+                }
             }
             Action::Crash => world.crash(),
             Action::Start => world.start(rules)?,

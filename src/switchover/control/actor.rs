@@ -7,11 +7,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::background;
 use super::evidence::{Known, Told, Verdict, verdict_beside};
 use super::{Desk, Operation, Order};
 use crate::shard::doubt::Look;
-use crate::switchover::exec::measure::Progress;
-use crate::switchover::exec::{Exec, Gates, Opening, Routes, Site, Task};
+use crate::switchover::exec::measure::{Going, Progress};
+use crate::switchover::exec::{Exec, Gates, Opening, Routes, Site, Task, Word};
+use crate::switchover::journal::Begin;
+use crate::switchover::plan::Reason;
 use crate::topology::node::NodeName;
 use crate::topology::sentinel::Hearsay;
 use crate::topology::watch::{Observed, Snapshot, Watch, find_master};
@@ -45,43 +48,37 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let begin = journal.unfinished()?.clone();
         let progress = Progress::new(&begin.operation, &begin.shard, &begin.from, &begin.to);
-        let (aborts, aborted) = mpsc::channel(1);
+        let (words, heard) = mpsc::channel(1);
         let id = begin.operation.clone();
         let operation = Arc::new(Operation {
             id,
             progress: Arc::new(progress),
-            aborts,
+            words,
         });
         Some(Order {
             operation,
             task: Task::Recover(Box::new(begin)),
-            aborted,
+            words: heard,
         })
     }
 
     /// Works until the proxy stops; an operation that runs then is finished or undone first.
     pub async fn run(mut self, interrupted: Option<Order>) {
+        let mut heard = Heard {
+            nodes: self.watch.news(),
+            sentinels: self.site.sentinels.clone().map(|one| one.news()),
+        };
         if let Some(order) = interrupted {
-            self.perform(order).await;
+            self.perform(order, &mut heard).await;
         }
-        let mut news = self.watch.news();
-        let sentinels = self.site.sentinels.clone();
-        let mut word = sentinels.as_ref().map(|sentinels| sentinels.news());
         loop {
             tokio::select! {
                 biased;
-                Some(order) = self.orders.recv() => self.perform(order).await,
+                Some(order) = self.orders.recv() => self.perform(order, &mut heard).await,
                 () = self.site.doubts.raised(), if self.asked.is_none() => self.look(),
-                // The sender lives as long as the watch.
-                _ = news.changed() => {
-                    news.mark_unchanged();
+                news = heard.news() => {
                     self.follow().await;
-                    self.looked();
-                }
-                () = changed(&mut word) => {
-                    self.follow().await;
-                    // Whom they name is asked for its role from now on.
-                    self.watch.want();
+                    self.listened(news);
                 }
                 () = self.stopping.cancelled() => break,
             }
@@ -94,14 +91,43 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         }
     }
 
-    async fn perform(&mut self, order: Order) {
+    /// Runs one operation. What it does behind its report may last as long as a node is away: the
+    /// nodes are listened to meanwhile.
+    async fn perform(&mut self, order: Order, heard: &mut Heard) {
         let Order {
             operation,
             task,
-            aborted,
+            words,
         } = order;
+        if let Task::Recover(begin) = &task {
+            self.known = before_crash(begin);
+        }
         let (id, progress) = (operation.id.clone(), operation.progress.clone());
-        Exec::run(self.site.clone(), id, task, progress, aborted).await;
+        let running = Exec::run(self.site.clone(), id, task, progress, words);
+        tokio::pin!(running);
+        let mut watched = false;
+        loop {
+            let background = operation.progress.going() == Going::Background;
+            if background && !watched {
+                watched = true;
+                self.take_stock();
+            }
+            tokio::select! {
+                biased;
+                () = &mut running => break,
+                () = self.site.doubts.raised(), if background && self.asked.is_none() => self.look(),
+                news = heard.news() => if background {
+                    self.beside(&operation);
+                    self.listened(news);
+                },
+            }
+        }
+        self.take_stock();
+        self.desk.running.send_replace(None);
+    }
+
+    /// After an operation, or its first part: the route is what it has made of it.
+    fn take_stock(&mut self) {
         // What followed the old master counts no more; after an order that was refused it still does.
         if let Some(master) = self.site.routes.current().1
             && self.known.master.as_deref() != Some(&*master)
@@ -118,7 +144,25 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         } else {
             "shut"
         };
-        self.desk.running.send_replace(None);
+    }
+
+    /// Judges the nodes beside an operation that waits for some of them: when another master was
+    /// made, it is told to end, and the route follows when it has.
+    fn beside(&mut self, operation: &Operation) {
+        let Some((verdict, routed)) = self.judged() else {
+            return;
+        };
+        if verdict == Verdict::Keep && routed.is_some() {
+            self.known.learn(&self.watch.snapshot(), Instant::now());
+        }
+        let view = operation.progress.view();
+        if background::is_superseded(&verdict, routed.as_deref(), &view.from, &view.to) {
+            let (shard, operation_id) = (&self.site.shard, &operation.id);
+            tracing::warn!(%shard, operation = operation_id, ?verdict,
+                "the master was changed by somebody else; what is left of the operation is left");
+            // Full means that it was told before.
+            let _ = operation.words.try_send(Word::Leave(Reason::Superseded));
+        }
     }
 
     /// Somebody doubts that the master is one: the nodes are looked at.
@@ -128,6 +172,14 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         self.watch.want();
         if let Some(sentinels) = &self.site.sentinels {
             sentinels.want();
+        }
+    }
+
+    fn listened(&mut self, news: News) {
+        match news {
+            News::Nodes => self.looked(),
+            // Whom they name is asked for its role from now on.
+            News::Sentinels => self.watch.want(),
         }
     }
 
@@ -141,10 +193,10 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         }
     }
 
-    /// Brings the route in line with what the nodes say, when they say it beyond doubt.
-    async fn follow(&mut self) {
+    /// What is to be thought of what the nodes say; `None` when it is history, or was judged before.
+    fn judged(&mut self) -> Option<(Verdict, Option<String>)> {
         if self.watch.rounds() < self.believed_from {
-            return;
+            return None;
         }
         let snapshot = self.watch.snapshot();
         let now = Instant::now();
@@ -154,10 +206,21 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let named = matches!(told, Told::Master(..));
         if !named && self.known.master.is_none() && self.watch.rounds() == self.judged {
             // Who is master alone among those that have answered so far may not be so among all.
-            return;
+            return None;
         }
         self.judged = self.watch.rounds();
-        match verdict_beside(&told, &snapshot, &self.known, routed.is_some(), now) {
+        let verdict = verdict_beside(&told, &snapshot, &self.known, routed.is_some(), now);
+        Some((verdict, routed))
+    }
+
+    /// Brings the route in line with what the nodes say, when they say it beyond doubt.
+    async fn follow(&mut self) {
+        let Some((verdict, routed)) = self.judged() else {
+            return;
+        };
+        let snapshot = self.watch.snapshot();
+        let now = Instant::now();
+        match verdict {
             Verdict::Keep if routed.is_some() => self.known.learn(&snapshot, now),
             Verdict::Keep => {
                 let finding = find_master(&snapshot, now);
@@ -245,13 +308,50 @@ impl<G: Gates, R: Routes> Actor<G, R> {
     }
 }
 
-/// Sentinels say something else than before; never, where there are none.
-async fn changed(word: &mut Option<watch::Receiver<u64>>) {
+/// Those whose word counts.
+struct Heard {
+    nodes: watch::Receiver<u64>,
+    sentinels: Option<watch::Receiver<u64>>,
+}
+
+/// Who has said something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Nodes,
+    Sentinels,
+}
+
+impl Heard {
+    /// Cancel-safe: news that were not taken are news the next time.
+    async fn news(&mut self) -> News {
+        let Heard { nodes, sentinels } = self;
+        tokio::select! {
+            biased;
+            () = changed(Some(nodes)) => News::Nodes,
+            () = changed(sentinels.as_mut()) => News::Sentinels,
+        }
+    }
+}
+
+/// Somebody says something else than before; never, where there is nobody.
+async fn changed(word: Option<&mut watch::Receiver<u64>>) {
     let Some(word) = word else {
         return std::future::pending().await;
     };
     if word.changed().await.is_err() {
         std::future::pending().await
+    }
+}
+
+/// What the journal of an interrupted operation knows of the nodes: everybody was to hold what the
+/// target held when it was looked at. An empty node that says that it is master is none of them.
+fn before_crash(begin: &Begin) -> Known {
+    let held = |node: &String| (node.as_str().into(), begin.target_offset);
+    Known {
+        master: Some(begin.from.as_str().into()),
+        history: None,
+        offset: Some(begin.target_offset),
+        replicas: begin.others.iter().chain([&begin.to]).map(held).collect(),
     }
 }
 

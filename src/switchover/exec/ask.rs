@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::resp::reply::{Info, Value};
+use crate::switchover::claim::Claim;
 use crate::switchover::exec::measure::unix_ms;
 use crate::switchover::orders::{Change, Orders, SinkAddress, refused};
 use crate::switchover::plan::{Event, Node, Seen, Settle};
@@ -25,6 +26,7 @@ const READINGS_APART: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 pub struct Desk {
     pub credentials: Credentials,
+    pub operation: String,
     /// `pointsman-<operation>`.
     pub name: String,
     pub orders: Orders,
@@ -73,7 +75,42 @@ impl Done {
     }
 }
 
+/// Under which claim an effect that changes roles runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claims {
+    /// That of the whole operation.
+    Held,
+    /// One of its own.
+    Each,
+}
+
 impl Desk {
+    /// The claim that an effect relying on the role of `node` runs under. `Err` says who owns it.
+    pub async fn claim(&self, claims: Claims, node: Node) -> Result<Claim, String> {
+        match claims {
+            Claims::Held => Ok(Claim::default()),
+            Claims::Each => {
+                let nodes = [&self.identity(node).name];
+                Claim::of(&nodes, &self.credentials, &self.operation, self.read_within).await
+            }
+        }
+    }
+
+    /// Runs `effect`, which `node` is to answer, under a claim on the node whose role it relies on;
+    /// without one it counts as lost, and is tried again.
+    pub async fn claimed(
+        self,
+        claims: Claims,
+        relied_on: Node,
+        node: Node,
+        effect: impl Future<Output = Done>,
+    ) -> Done {
+        match self.claim(claims, relied_on).await {
+            Ok(_claim) => effect.await,
+            Err(barred) => Done::lost(node, barred),
+        }
+    }
+
     pub fn identity(&self, node: Node) -> &Identity {
         match node {
             Node::Old => &self.old,

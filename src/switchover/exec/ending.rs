@@ -122,7 +122,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             "switchover ended"
         );
         self.count(&report);
-        self.progress.reported(report);
+        let going = match plan::is_over(&self.state) || report.dry_run {
+            true => Going::Over,
+            false => Going::Background,
+        };
+        self.progress.reported(report, going);
     }
 
     /// An operation is counted once, with its first report; resynchronisations with the last.

@@ -120,10 +120,22 @@ pub fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What an operation is at, for those who want to stop it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Going {
+    /// It can be undone.
+    Abortable,
+    /// The promotion has been sent, and the report is not out.
+    Forward,
+    /// It waits for nodes behind its report, or after a crash. It can be left where it stands.
+    Background,
+    Over,
+}
+
 /// One operation as it shows outside. Written by the executor, read by everybody.
 #[derive(Debug)]
 pub struct Progress {
-    view: Mutex<(OperationView, bool)>,
+    view: Mutex<(OperationView, Going)>,
     report: watch::Sender<Option<Report>>,
 }
 
@@ -140,12 +152,12 @@ impl Progress {
             report: None,
         };
         Progress {
-            view: Mutex::new((view, true)),
+            view: Mutex::new((view, Going::Abortable)),
             report: watch::Sender::new(None),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (OperationView, bool)> {
+    fn lock(&self) -> MutexGuard<'_, (OperationView, Going)> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,7 +165,7 @@ impl Progress {
         self.lock().0.clone()
     }
 
-    pub fn can_abort(&self) -> bool {
+    pub fn going(&self) -> Going {
         self.lock().1
     }
 
@@ -161,11 +173,11 @@ impl Progress {
         self.report.borrow().is_some()
     }
 
-    pub fn entered(&self, phase: &str, phases: &[Phase], can_abort: bool) {
+    pub fn entered(&self, phase: &str, phases: &[Phase], going: Going) {
         let mut view = self.lock();
         view.0.phase = phase.to_owned();
         view.0.phases = phases.to_vec();
-        view.1 = can_abort;
+        view.1 = going;
     }
 
     /// The proxy stops; nothing was begun.
@@ -175,15 +187,15 @@ impl Progress {
         let view = self.view();
         (report.id, report.shard) = (view.id, view.shard);
         (report.from, report.to) = (view.from, view.to);
-        self.reported(report);
+        self.reported(report, Going::Over);
     }
 
-    pub fn reported(&self, report: Report) {
+    pub fn reported(&self, report: Report, going: Going) {
         let mut view = self.lock();
         view.0.state = OperationState::Ended;
         view.0.phases = report.phases.clone();
         view.0.report = Some(report.clone());
-        view.1 = false;
+        view.1 = going;
         drop(view);
         self.report.send_replace(Some(report));
     }

@@ -20,7 +20,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             }
             Effect::Alarm(alarm) => self.alarm(alarm),
             Effect::TooLate => {}
-            Effect::Report(verdict) => self.report(verdict).await,
+            Effect::Report(verdict) => {
+                self.report(verdict).await;
+                // What goes on behind it claims for each effect.
+                self.claim = Claim::default();
+            }
             effect => self.ask(effect),
         }
     }
@@ -37,6 +41,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         };
         let pause = self.site.switchover().pause_timeout;
         let within = self.site.switchover().demote_timeout;
+        let claims = self.claims();
         let bench = self.bench(node);
         debug_assert!(
             bench.under_way.is_none(),
@@ -55,9 +60,15 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 settle,
                 unfence,
                 unpause,
-            } => Some(Box::pin(desk.restore(at_hand, settle, unfence, unpause))),
+            } => {
+                let restoring = desk.clone().restore(at_hand, settle, unfence, unpause);
+                Some(Box::pin(desk.claimed(claims, node, node, restoring)))
+            }
             Effect::Promote => Some(Box::pin(desk.promote(at_hand))),
-            Effect::Settle(node) => Some(Box::pin(desk.settle(node, at_hand))),
+            Effect::Settle(node) => {
+                let settling = desk.clone().settle(node, at_hand);
+                Some(Box::pin(desk.claimed(claims, node, node, settling)))
+            }
             Effect::Demote {
                 attach,
                 settle,
@@ -69,10 +80,18 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                     unpause,
                     within,
                 };
-                Some(Box::pin(desk.demote(at_hand, order)))
+                let demoting = desk.clone().demote(at_hand, order);
+                Some(Box::pin(desk.claimed(claims, Node::Target, node, demoting)))
             }
             _ => None,
         };
+    }
+
+    fn claims(&self) -> Claims {
+        match self.claim.nodes() {
+            0 => Claims::Each,
+            _ => Claims::Held,
+        }
     }
 
     pub(super) fn question(&self) -> Question {
@@ -124,6 +143,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     pub(super) fn passed(&mut self, passed: Passed) -> Event {
         self.desk = Some(Desk {
             credentials: self.site.credentials.clone(),
+            operation: self.id.clone(),
             name: connection_name(&self.id),
             orders: passed.orders,
             sink: passed.sink_address,
@@ -189,6 +209,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         self.site.routes.suit(engine);
         self.desk = Some(Desk {
             credentials: self.site.credentials.clone(),
+            operation: begin.operation.clone(),
             name: connection_name(&begin.operation),
             orders: Orders { engine, abilities },
             sink,
@@ -206,7 +227,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         });
         self.facts = Some(begin.facts);
         self.untold.clone_from(&begin.sentinel_terms);
-        for other in &begin.others {
+        // One that the config does not name any more is nobody's to repoint.
+        let nodes = &self.site.nodes;
+        let others = begin.others.iter();
+        for other in others.filter(|other| nodes.iter().any(|node| node.as_ref() == **other)) {
             self.others.push(Other {
                 identity: identity(other).await,
                 connection: None,
@@ -337,7 +361,18 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         let others = std::mem::take(&mut self.others);
         let (site, untold) = (self.site.clone(), self.untold.clone());
         let within = self.site.switchover().demote_timeout;
+        let claims = self.claims();
         self.side.spawn(async move {
+            let _claim = match desk.claim(claims, Node::Target).await {
+                Ok(claim) => claim,
+                Err(barred) => {
+                    return Side::Repointed(Box::new(Followers {
+                        others,
+                        untold,
+                        failed: vec![barred],
+                    }));
+                }
+            };
             let (repointed, told) = tokio::join!(
                 desk.clone().repoint(others, within),
                 desk.tell(site.sentinels.as_deref(), untold, site.connect_timeout),

@@ -175,6 +175,10 @@ pub enum Reason {
     Recovered,
     #[error("the old master follows somebody else now and is left alone")]
     Foreign,
+    #[error("somebody else has made another node the master; what was left to do is left to them")]
+    Superseded,
+    #[error("given up by order; what was left to do is left as it is")]
+    GivenUp,
 }
 
 /// Timers. Their lengths are the executor's business; each is armed at most once at a time, and
@@ -331,6 +335,9 @@ pub enum Effect {
 pub enum Event {
     /// The operator wants it stopped.
     Abort,
+    /// What is left to do is not this operation's business any more, for this reason. Heard by what
+    /// goes on behind a report, and after a crash.
+    Leave(Reason),
     /// A timer that was armed has run out.
     Expired(Timer),
     /// The effect outstanding for that node has no reply and will have none; it may or may not have

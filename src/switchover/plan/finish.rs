@@ -130,7 +130,7 @@ impl Step {
             }
             _ => {}
         }
-        if demote == Demotion::Behind && repoint != Task::Asked {
+        if demote == Demotion::Behind && repoint != Task::Asked && !self.is_leaving() {
             demote = Demotion::Asked;
             self.demote(attach);
         }
@@ -203,7 +203,7 @@ impl Step {
     }
 }
 
-fn verdict(demote: Demotion, not_carried: u64, reasons: Vec<Reason>) -> Verdict {
+pub(super) fn verdict(demote: Demotion, not_carried: u64, reasons: Vec<Reason>) -> Verdict {
     let leaked = not_carried > 0 || demote == Demotion::Apart;
     Verdict {
         outcome: if leaked {

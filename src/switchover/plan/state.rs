@@ -16,6 +16,8 @@ pub struct State {
     pub(super) old: Slot,
     pub(super) target: Slot,
     pub(super) traces: Traces,
+    /// Why it is to end as soon as nothing is under way any more.
+    pub(super) leave: Option<Reason>,
 }
 
 /// The steps, in their order; the last five are shared by the ways back and forward.
@@ -160,6 +162,7 @@ impl State {
             old: Slot::Idle,
             target: Slot::Idle,
             traces: Traces::default(),
+            leave: None,
         }
     }
 

@@ -26,6 +26,15 @@ impl Step {
         }
         match (self.state.stage.clone(), event) {
             (stage, Event::Abort) => self.abort(stage),
+            (stage, Event::Leave(why)) => self.told_to_leave(&stage, why),
+            (stage, event) if self.is_leaving() => self.leaving(stage, event),
+            (stage, event) => self.dispatch(stage, event),
+        }
+    }
+
+    /// Which stage hears which event.
+    pub(super) fn dispatch(&mut self, stage: Stage, event: Event) {
+        match (stage, event) {
             (Stage::Preflight, event) => self.preflight(event),
             (Stage::Recording(course), event) => self.recording(course, event),
             (Stage::Warming, event) => self.warming(event),
