@@ -42,8 +42,8 @@ use crate::switchover::plan::{
 };
 use crate::switchover::preflight::{Passed, Question, preflight};
 use crate::switchover::report::{Outcome, ReplicaResync, Resync};
-use crate::switchover::sentinels;
 use crate::switchover::sink::Sink;
+use crate::switchover::telling::Telling;
 use crate::topology::engine::{Abilities, Engine};
 use crate::topology::facts::Life;
 use crate::topology::identity::Identity;
@@ -91,8 +91,7 @@ enum Side {
 /// Those who are to know the new master, apart from the old one.
 struct Followers {
     others: Vec<Other>,
-    /// What the Sentinels have not been told.
-    untold: Vec<sentinels::Terms>,
+    telling: Telling,
     /// Why one of them does not know it yet.
     failed: Vec<String>,
 }
@@ -134,7 +133,7 @@ pub struct Exec<G, R> {
     others: Vec<Other>,
     full_syncs: u64,
     /// What the Sentinels have not been told yet.
-    untold: Vec<sentinels::Terms>,
+    telling: Telling,
     side: JoinSet<Side>,
     hold: Option<Hold>,
     holds: u64,
@@ -209,7 +208,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             target: Bench::default(),
             others: Vec::new(),
             full_syncs: 0,
-            untold: Vec::new(),
+            telling: Telling::default(),
             side: JoinSet::new(),
             hold: None,
             holds: 0,
@@ -367,10 +366,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             Side::Repointed(followers) => {
                 let Followers {
                     others,
-                    untold,
+                    telling,
                     failed,
                 } = *followers;
-                (self.others, self.untold) = (others, untold);
+                (self.others, self.telling) = (others, telling);
                 let event = if failed.is_empty() {
                     Event::Repointed
                 } else {

@@ -7,7 +7,7 @@
 //! * [`orders`], [`redis`], [`kvrocks`]: what is said to a node, in its engine's words.
 //! * [`attach`], [`resolve`]: the old master and the replicas follow; the fate of a lost promotion.
 //! * [`claim`]: one proxy at a time.
-//! * [`sentinels`]: those that watch the shard are told.
+//! * [`sentinels`], [`telling`]: those that watch the shard, looked at before and told after.
 //! * [`sink`]: where a fenced Kvrocks is told to replicate from.
 //! * [`journal`]: one durable record before the hold, one after the end.
 //! * [`report`], [`view`]: what operators see, and may order.
@@ -30,4 +30,5 @@ pub mod report;
 pub mod resolve;
 pub mod sentinels;
 pub mod sink;
+pub mod telling;
 pub mod view;

@@ -1,14 +1,7 @@
-//! The Sentinels of a shard, in a switchover of ours: looked at before it, told after the promotion.
+//! The Sentinels of a shard before a switchover of ours: what they see, what they are to be told.
 //!
-//! Sentinel has no order to change its mind about who is master. It is made to forget the shard
-//! (`SENTINEL REMOVE`) and to watch it anew at the target (`SENTINEL MONITOR`), with the settings that it
-//! had before. A Sentinel that was not told puts the old roles back (measured: after 29 s).
-//!
-//! **Invariants:** all forget before one watches anew: one that still remembers the old master would
-//! win those back that have begun again at epoch 0. Forgetting and watching anew is known beforehand to
-//! lose nothing that cannot be set again, and every Sentinel that watches is one of ours.
-//!
-//! Trade-off: Sentinel tells nobody the password that it uses on the nodes, so it is given ours.
+//! **Invariant:** that they forget the shard and watch it anew is known beforehand to be allowed to us
+//! and to lose nothing that cannot be set again, and every Sentinel that watches is one of ours.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,11 +12,18 @@ use tokio::task::JoinSet;
 use crate::resp::reply::{Value, config_map};
 use crate::topology::facts::join;
 use crate::topology::identity::Identity;
-use crate::topology::node::{Connection, Credentials, NodeError, NodeName};
-use crate::topology::sentinel::{Says, Sentinels, ask};
+use crate::topology::node::{Connection, NodeError, NodeName};
+use crate::topology::sentinel::Sentinels;
 
 /// What the connections call themselves.
 const NAME: &str = "pointsman-tell";
+
+/// What they are told later, as far as permissions go.
+const ORDERS: [&[&str]; 3] = [
+    &["REMOVE", "-"],
+    &["MONITOR", "-", "-", "-", "-"],
+    &["SET", "-", "-", "-"],
+];
 
 /// What one Sentinel is told, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct Seen {
     master: BTreeMap<String, String>,
     replicas: Vec<BTreeMap<String, String>>,
     others: Vec<BTreeMap<String, String>>,
+    /// In the Sentinel's words: the orders that it would not take from us.
+    forbidden: Vec<String>,
 }
 
 /// Looks at all of them; those that cannot be looked at are failings.
@@ -89,6 +91,7 @@ async fn look_at(
     for (question, value) in questions.iter().zip(&values) {
         accepted(connection, question, value)?;
     }
+    let forbidden = forbidden(connection, within).await?;
     let maps = |at: usize| {
         let items = values.get(at).and_then(Value::items).unwrap_or_default();
         items.iter().filter_map(config_map).collect()
@@ -103,10 +106,34 @@ async fn look_at(
         master: values.get(1).and_then(config_map).unwrap_or_default(),
         replicas: maps(2),
         others: maps(3),
+        forbidden,
     })
 }
 
-fn accepted(connection: &Connection, order: &[&str], value: &Value) -> Result<(), NodeError> {
+/// Asks whether it would take our orders, where it can say so (Redis 7.0 and later).
+async fn forbidden(
+    connection: &mut Connection,
+    within: Duration,
+) -> Result<Vec<String>, NodeError> {
+    let who = connection.call(&["ACL", "WHOAMI"], within).await?;
+    let Some(who) = who.text().filter(|_| who.error().is_none()) else {
+        return Ok(Vec::new());
+    };
+    let dry_run = |order: &&[&'static str]| [&["ACL", "DRYRUN", who, "SENTINEL"], *order].concat();
+    let questions: Vec<Vec<&str>> = ORDERS.iter().map(dry_run).collect();
+    let questions: Vec<&[&str]> = questions.iter().map(Vec::as_slice).collect();
+    let answers = connection.call_words(&questions, within).await?;
+    // An error says that the question itself is not known, or not allowed.
+    let answers = answers.iter().filter(|answer| answer.error().is_none());
+    let refusals = answers.filter_map(Value::text).filter(|text| *text != "OK");
+    Ok(refusals.map(str::to_owned).collect())
+}
+
+pub(super) fn accepted(
+    connection: &Connection,
+    order: &[&str],
+    value: &Value,
+) -> Result<(), NodeError> {
     match value.error() {
         None => Ok(()),
         Some(text) => Err(NodeError::Refused {
@@ -181,6 +208,11 @@ impl Seen {
                 self.field("flags")
             ));
         }
+        for words in &self.forbidden {
+            failings.push(format!(
+                "Sentinel {name} would not be told of the switchover: {words}; allow it (ACL SETUSER)"
+            ));
+        }
         for script in SCRIPTS {
             if !self.field(script).is_empty() {
                 failings.push(format!(
@@ -210,96 +242,6 @@ impl Seen {
     }
 }
 
-/// Tells all of them. `nodes`: who they are to be on the nodes. The answer says who could not be told.
-pub async fn tell(
-    sentinels: &Sentinels,
-    terms: &[Terms],
-    nodes: &Credentials,
-    within: Duration,
-) -> Vec<String> {
-    let forgotten = at_all(
-        sentinels,
-        move |mut connection, master| async move {
-            let order = ["SENTINEL", "REMOVE", &master];
-            let value = connection.call(&order, within).await?;
-            match value.error() {
-                // Told half-way before.
-                Some(text) if text.contains("No such master") => {}
-                _ => accepted(&connection, &order, &value)?,
-            }
-            Ok(connection)
-        },
-        within,
-    )
-    .await;
-    let mut failed = Vec::new();
-    let mut running = JoinSet::new();
-    for result in forgotten {
-        let connection = match result {
-            Ok(connection) => connection,
-            Err(error) => {
-                failed.push(format!("Sentinel: {error}"));
-                continue;
-            }
-        };
-        let own = terms
-            .iter()
-            .find(|own| own.sentinel == connection.node().as_ref());
-        let Some(own) = own.cloned() else {
-            continue;
-        };
-        let (master, nodes) = (sentinels.master.clone(), nodes.clone());
-        running.spawn(async move { tell_one(connection, &master, &own, &nodes, within).await });
-    }
-    for told in running.join_all().await {
-        if let Err(error) = told {
-            failed.push(format!("Sentinel: {error}"));
-        }
-    }
-    failed
-}
-
-async fn tell_one(
-    mut connection: Connection,
-    master: &str,
-    own: &Terms,
-    nodes: &Credentials,
-    within: Duration,
-) -> Result<(), NodeError> {
-    let port = own.port.to_string();
-    let monitor = ["SENTINEL", "MONITOR", master, &own.host, &port, &own.quorum];
-    let mut set = vec!["SENTINEL", "SET", master];
-    for (name, value) in &own.settings {
-        set.extend([name.as_str(), value.as_str()]);
-    }
-    let (user, password) = nodes.login();
-    if let Some(user) = &user {
-        set.extend(["auth-user", user]);
-    }
-    if let Some(password) = &password {
-        set.extend(["auth-pass", password.expose()]);
-    }
-    // In one write: it does not connect to the target before it has its password.
-    let orders: [&[&str]; 2] = [&monitor, &set];
-    let values = connection.call_words(&orders, within).await?;
-    for (order, value) in orders.iter().zip(&values) {
-        accepted(&connection, order, value)?;
-    }
-    let says = ask(&mut connection, master, within).await?;
-    let told = Says::Master {
-        host: own.host.clone(),
-        port: own.port,
-    };
-    if says != told {
-        return Err(NodeError::Refused {
-            node: connection.node().clone(),
-            command: "SENTINEL MONITOR".to_owned(),
-            text: "it names another master all the same".to_owned(),
-        });
-    }
-    Ok(())
-}
-
 /// Does the same at all of them, on a connection of its own each, with their name for the shard.
 async fn at_all<T: Send + 'static, F>(
     sentinels: &Sentinels,
@@ -309,8 +251,21 @@ async fn at_all<T: Send + 'static, F>(
 where
     F: Future<Output = Result<T, NodeError>> + Send,
 {
+    at_some(sentinels, &sentinels.names, act, within).await
+}
+
+/// [`at_all`], at those of these names.
+pub(super) async fn at_some<T: Send + 'static, F>(
+    sentinels: &Sentinels,
+    names: &[NodeName],
+    act: impl Fn(Connection, String) -> F + Clone + Send + 'static,
+    within: Duration,
+) -> Vec<Result<T, NodeError>>
+where
+    F: Future<Output = Result<T, NodeError>> + Send,
+{
     let mut running = JoinSet::new();
-    for (at, name) in sentinels.names.iter().enumerate() {
+    for (at, name) in names.iter().enumerate() {
         let (name, credentials) = (name.clone(), sentinels.credentials.clone());
         let (master, act) = (sentinels.master.clone(), act.clone());
         running.spawn(async move {

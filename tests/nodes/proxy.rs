@@ -112,11 +112,22 @@ impl Proxy {
         gate: Gate,
         tune: impl FnOnce(&mut SwitchoverConfig),
     ) -> Proxy {
+        Proxy::with(nodes, "", state_dir, gate, tune)
+    }
+
+    /// With more lines for the shard.
+    pub fn with(
+        nodes: &[&str],
+        lines: &str,
+        state_dir: tempfile::TempDir,
+        gate: Gate,
+        tune: impl FnOnce(&mut SwitchoverConfig),
+    ) -> Proxy {
         let nodes: Vec<String> = nodes.iter().map(|one| format!("\"{one}\"")).collect();
         let nodes = nodes.join(", ");
         let text = format!(
             "[admin]\nlisten = \"127.0.0.1:7000\"\n[[shard]]\nname = \"a\"\n\
-             listen = \"127.0.0.1:7001\"\nnodes = [{nodes}]\n"
+             listen = \"127.0.0.1:7001\"\nnodes = [{nodes}]\n{lines}"
         );
         let mut config = Config::parse(&text, "config.toml").unwrap();
         // Machines that run tests are busy; a hold there may take long.

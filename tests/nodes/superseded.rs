@@ -117,7 +117,7 @@ async fn a_fence_that_may_stand_is_left_when_somebody_has_promoted_the_target() 
 
 #[tokio::test]
 async fn after_a_crash_a_third_master_is_followed_if_it_has_the_data() {
-    let mut servers = shard("redis-server", 2, &[]).await;
+    let servers = shard("redis-server", 2, &[]).await;
     let target_offset = servers[1].facts().await.offset.unwrap();
     fence(&servers[0], 1).await;
     let begin = Begin {

@@ -64,6 +64,15 @@ impl Watchers {
         self.started[at].kill();
     }
 
+    /// Falls silent with its connections open (`STOP`), or goes on (`CONT`).
+    pub fn signal(&self, at: usize, signal: &str) {
+        self.started[at].signal(signal).unwrap();
+    }
+
+    pub fn pid(&self, at: usize) -> u32 {
+        self.started[at].pid()
+    }
+
     pub async fn wire(&self, at: usize) -> Wire {
         let wire = Wire::connect(&self.addrs[at]).await;
         wire.expect("a connection to the Sentinel")
@@ -113,10 +122,14 @@ impl Watchers {
         .await;
     }
 
+    pub fn lines(&self) -> String {
+        format!("sentinels = {:?}\nsentinel_master = {NAME:?}", self.addrs)
+    }
+
     /// The lines of the config that name all of them.
     pub fn settings(&self) -> Settings {
         Settings {
-            shard: format!("sentinels = {:?}\nsentinel_master = {NAME:?}", self.addrs),
+            shard: self.lines(),
             ..patient()
         }
     }

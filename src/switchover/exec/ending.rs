@@ -46,7 +46,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         report.writes_not_carried = verdict.not_carried;
         report.replicas = replicas;
         if outcome.is_switched() {
-            let untold = self.untold.iter().map(|one| one.sentinel.clone());
+            let untold = self.telling.untold().iter().map(ToString::to_string);
             report.sentinels_untold = untold.collect();
         }
         self.hand_out(report);

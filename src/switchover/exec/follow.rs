@@ -13,7 +13,7 @@ use crate::switchover::exec::ask::{Desk, Done, replication};
 use crate::switchover::orders::{Change, refused};
 use crate::switchover::plan::{Attach, Event, Node, Seen, Settle};
 use crate::switchover::preflight::Seat;
-use crate::switchover::sentinels::{Terms, tell};
+use crate::switchover::telling::Telling;
 use crate::topology::engine::Engine;
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, NodeError};
@@ -209,20 +209,17 @@ impl Desk {
     pub async fn tell(
         &self,
         watching: Option<&Sentinels>,
-        untold: Vec<Terms>,
+        mut telling: Telling,
         within: Duration,
-    ) -> (Vec<Terms>, Vec<String>) {
-        let Some(watching) = watching.filter(|_| !untold.is_empty()) else {
-            return (Vec::new(), Vec::new());
+    ) -> (Telling, Vec<String>) {
+        let Some(watching) = watching.filter(|_| !telling.untold().is_empty()) else {
+            return (telling, Vec::new());
         };
         if let Err(error) = self.standing_target().await {
-            return (untold, vec![error.to_string()]);
+            return (telling, vec![error.to_string()]);
         }
-        let failed = tell(watching, &untold, &self.credentials, within).await;
-        match failed.is_empty() {
-            true => (Vec::new(), failed),
-            false => (untold, failed),
-        }
+        let failed = telling.attempt(watching, &self.credentials, within).await;
+        (telling, failed)
     }
 
     /// Makes every other replica follow the target, all at once. Those that do already are left

@@ -163,7 +163,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         self.others = passed.others.into_iter().map(Other::from).collect();
         self.replica_read_only = passed.replica_read_only;
         self.full_syncs = passed.full_syncs;
-        self.untold = passed.sentinel_terms;
+        self.telling = Telling::of(passed.sentinel_terms);
         self.old_life = Some(passed.old_life);
         self.facts = Some(passed.facts);
         Event::PreflightPassed(passed.facts)
@@ -226,7 +226,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             promote_within: PROMOTE_WITHIN,
         });
         self.facts = Some(begin.facts);
-        self.untold.clone_from(&begin.sentinel_terms);
+        self.telling = Telling::of(begin.sentinel_terms.clone());
         // One that the config does not name any more is nobody's to repoint.
         let nodes = &self.site.nodes;
         let others = begin.others.iter();
@@ -282,7 +282,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             started_at_ms: self.measured.started_at_ms(),
             old_life: self.old_life.clone(),
             target_offset: desk.target_holds,
-            sentinel_terms: self.untold.clone(),
+            sentinel_terms: self.telling.terms().to_vec(),
         })
     }
 
@@ -359,7 +359,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             return;
         };
         let others = std::mem::take(&mut self.others);
-        let (site, untold) = (self.site.clone(), self.untold.clone());
+        let (site, telling) = (self.site.clone(), self.telling.clone());
         let within = self.site.switchover().demote_timeout;
         let claims = self.claims();
         self.side.spawn(async move {
@@ -368,20 +368,20 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 Err(barred) => {
                     return Side::Repointed(Box::new(Followers {
                         others,
-                        untold,
+                        telling,
                         failed: vec![barred],
                     }));
                 }
             };
             let (repointed, told) = tokio::join!(
                 desk.clone().repoint(others, within),
-                desk.tell(site.sentinels.as_deref(), untold, site.connect_timeout),
+                desk.tell(site.sentinels.as_deref(), telling, site.connect_timeout),
             );
-            let ((others, mut failed), (untold, unheard)) = (repointed, told);
+            let ((others, mut failed), (telling, unheard)) = (repointed, told);
             failed.extend(unheard);
             Side::Repointed(Box::new(Followers {
                 others,
-                untold,
+                telling,
                 failed,
             }))
         });
