@@ -210,6 +210,7 @@ fn an_abort_is_taken_or_comes_too_late() {
         (AbortAnswer::Ended, 409, "is over"),
         (AbortAnswer::Unknown, 404, "there is no operation"),
         (AbortAnswer::Aborting, 202, "\"state\":\"aborting\""),
+        (AbortAnswer::Leaving, 202, "\"state\":\"leaving\""),
     ] {
         served.control.change(|script| script.abort = answer);
         let (status, body) = served.delete(&path);

@@ -342,6 +342,24 @@ fn an_abort_returns_when_the_old_master_is_back() {
 }
 
 #[test]
+fn what_goes_on_in_the_background_is_given_up() {
+    let (served, site) = served();
+    served.control.change(|script| {
+        script.outcome = Some(Outcome::Switched);
+        script.orders.push(("main".to_owned(), B.to_owned(), false));
+        script.abort = AbortAnswer::Leaving;
+    });
+    let given_up = site.run(&["abort", ID]);
+    assert_eq!(given_up.code, 0, "{given_up:?}");
+    assert!(
+        given_up
+            .out
+            .contains("what was left to do is left as it is"),
+        "{given_up:?}"
+    );
+}
+
+#[test]
 fn somebody_else_at_the_admin_address_is_not_taken_for_the_proxy() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let site = Site::new(&listener.local_addr().expect("it is bound").to_string());
