@@ -96,7 +96,8 @@ pub struct Outbox {
     /// What it had taken when its requests began to wait, and until when it is waited for.
     patience: RefCell<Option<(u64, Pin<Box<Sleep>>)>>,
     state: Cell<OutboxState>,
-    /// Something was refused: it and what was answered behind it waits for the session.
+    /// Something was refused, or lost with its lane: it and what was answered behind it waits for
+    /// the session.
     withheld: RefCell<Option<Withheld>>,
     session: RefCell<Option<Waker>>,
     gate: Rc<Gate>,
@@ -365,6 +366,14 @@ impl ReplySink for Outbox {
         self.gate.write_ended(writes);
         self.owed.set(self.owed.get().saturating_sub(owed));
         self.fail(OutboxState::Cut { writes });
+    }
+
+    fn lost(&self, requests: &[u8], owed: usize, mute: bool) {
+        let mut withheld = self.withheld.borrow_mut();
+        withheld.get_or_insert_default().lost(requests, mute);
+        drop(withheld);
+        self.owed.set(self.owed.get().saturating_sub(owed));
+        self.wake();
     }
 
     #[inline]

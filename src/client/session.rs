@@ -85,6 +85,8 @@ pub struct Session {
     pub(super) noauth: Option<Bytes>,
     /// Since when a request has been refused by one master after the other.
     pub(super) refused: Option<Refused>,
+    /// How many requests had been answered when the next was lost with its lane.
+    lost: Option<u64>,
     /// A node has served this identity of the session.
     pub(super) proven: bool,
     /// Has written before: its lane is one for writes.
@@ -167,6 +169,7 @@ impl Session {
             lane_due: false,
             noauth: None,
             refused: None,
+            lost: None,
             proven: false,
             writes: false,
             own_cursors: VecDeque::new(),

@@ -7,6 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::resp::refusal::refusal;
+use crate::upstream::on_way::request_len;
 
 /// One request that has been answered.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub enum Fate {
     Harmless,
     /// It was executed, or may have been.
     Executed,
+    /// It only reads, and its connection broke before its reply.
+    Lost,
 }
 
 impl Fate {
@@ -88,6 +91,34 @@ impl Withheld {
         self.answered.push(answered);
     }
 
+    /// Reads behind all of that have been lost with their connection.
+    pub fn lost(&mut self, mut requests: &[u8], mute: bool) {
+        while let Some((request, rest)) =
+            request_len(requests).and_then(|len| requests.split_at_checked(len))
+        {
+            self.answered.push(Answered {
+                request: Some(Bytes::copy_from_slice(request)),
+                reply: Bytes::new(),
+                fate: Fate::Lost,
+                mute,
+            });
+            requests = rest;
+        }
+    }
+
+    /// Whether something was lost, and has no reply.
+    pub fn has_lost(&self) -> bool {
+        self.answered.iter().any(|one| one.fate == Fate::Lost)
+    }
+
+    /// Whether silence and replies take turns in it: only the first of what is asked again can be
+    /// answered with a silence of its own.
+    pub fn is_part_mute(&self) -> bool {
+        let mut mutes = self.answered.iter().map(|one| one.mute);
+        let first = mutes.next();
+        mutes.any(|mute| Some(mute) != first)
+    }
+
     /// Bytes of replies.
     pub fn reply_bytes(&self) -> usize {
         self.bytes
@@ -112,7 +143,8 @@ impl Withheld {
         };
         for one in told.iter().filter(|one| !one.mute) {
             match one.fate {
-                Fate::Refused => resolved.replies.put_slice(too_late),
+                // What is lost stands last, and is among what is asked again.
+                Fate::Refused | Fate::Lost => resolved.replies.put_slice(too_late),
                 Fate::Harmless | Fate::Executed => resolved.replies.put_slice(&one.reply),
             }
         }
@@ -195,6 +227,22 @@ mod tests {
         let resolved = withheld.resolve(TOO_LATE);
         assert_eq!(resolved.replies, TOO_LATE.repeat(2));
         assert_eq!(resolved.again, b"w3"[..]);
+    }
+
+    #[test]
+    fn reads_that_were_lost_are_asked_again_behind_what_was_refused() {
+        let mut withheld = Withheld::default();
+        withheld.part(REFUSED.as_bytes());
+        withheld.whole(b"w1", true, false);
+        withheld.lost(b"*1\r\n$2\r\nr2\r\n*1\r\n$2\r\nr3\r\n", false);
+        assert!(withheld.has_lost() && !withheld.is_part_mute());
+        let resolved = withheld.resolve(TOO_LATE);
+        assert_eq!(resolved.replies, b""[..]);
+        assert_eq!(
+            resolved.again,
+            b"w1*1\r\n$2\r\nr2\r\n*1\r\n$2\r\nr3\r\n"[..]
+        );
+        assert_eq!(resolved.reason, REFUSED);
     }
 
     #[test]

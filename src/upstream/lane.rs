@@ -7,8 +7,8 @@
 //!
 //! **Invariants:** a lane carries only complete requests that give exactly one reply each and
 //! leave the connection as it was. A reply without a waiter, a push, or bytes that are no RESP cut
-//! the lane: from then on nobody could say whose reply is whose. A request whose lane was cut
-//! before its reply is never sent again. From the first refusal on (an error that proves that a
+//! the lane: from then on nobody could say whose reply is whose. A write whose lane was cut before its
+//! reply is never sent again; reads are given back to their session. From the first refusal on (an error that proves that a
 //! request was not executed) a session's replies are given to the session, each with its request,
 //! instead of to its client.
 //!
@@ -52,6 +52,8 @@ pub trait ReplySink {
     fn withheld(&self, request: &[u8], write: bool, mute: bool);
     /// Replies owed by a lane that was cut will never come.
     fn cut(&self, owed: usize, writes: usize);
+    /// The same, and these are the `owed` requests: reads of which nothing has been answered.
+    fn lost(&self, requests: &[u8], owed: usize, mute: bool);
     /// A batch of replies has been delivered: write them to the client.
     fn flush(&self);
     /// Takes note that a flush is due; `true` the first time since the last flush.
@@ -203,17 +205,28 @@ impl<S: ReplySink> Lane<S> {
         }
     }
 
-    fn end(&self, why: Cut) {
+    /// `begun`: a part of the reply in front has been dealt out.
+    fn end(&self, why: Cut, mut begun: bool) {
         if self.cut.get().is_some() {
             return;
         }
         self.cut.set(Some(why));
         self.owed.set(0);
-        // The borrow ends before the sinks run: one of them may look at this lane.
+        // The borrows end before the sinks run: one of them may look at this lane.
         let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
+        let on_way = std::mem::take(&mut *self.on_way.borrow_mut());
+        let mut at = 0;
         for waiter in waiters {
-            let writes = if waiter.write { waiter.owed } else { 0 };
-            waiter.sink.cut(waiter.owed, writes);
+            let is_whole = !std::mem::take(&mut begun) && why == Cut::Closed;
+            let unanswered = on_way.behind(at, waiter.bytes, waiter.answered);
+            at += waiter.bytes;
+            match unanswered.filter(|_| is_whole && !waiter.write) {
+                Some(requests) => waiter.sink.lost(requests, waiter.owed, waiter.mute),
+                None => {
+                    let writes = if waiter.write { waiter.owed } else { 0 };
+                    waiter.sink.cut(waiter.owed, writes);
+                }
+            }
         }
         self.wake_room();
     }
@@ -249,7 +262,7 @@ impl<S: ReplySink> LaneTask<S> {
     pub async fn run(mut self) -> Cut {
         let why = poll_fn(|context| self.poll(context)).await;
         self.flush_touched();
-        self.lane.end(why);
+        self.lane.end(why, self.scanner.mid_reply());
         why
     }
 

@@ -66,6 +66,16 @@ impl OnWay {
         Some(())
     }
 
+    /// Of the requests that begin `at` bytes behind the beginning of the oldest and are `len` bytes
+    /// long, those behind the first `skipped`.
+    pub(super) fn behind(&self, mut at: usize, len: usize, skipped: usize) -> Option<&[u8]> {
+        let end = at.checked_add(len)?;
+        for _ in 0..skipped {
+            at += self.request(at)?.len();
+        }
+        self.bytes.get(at..end)
+    }
+
     /// The request that begins `at` bytes behind the beginning of the oldest.
     pub(super) fn request(&self, at: usize) -> Option<&[u8]> {
         let rest = self.bytes.get(at..)?;

@@ -20,8 +20,10 @@ pub use pointsman::cli::demo::wire::{Ending, Value, Wire, WireError, put_request
 pub use pointsman::cli::demo::workspace::Workspace;
 
 mod clients;
+mod readers;
 
 pub use clients::{Checked, Clients};
+pub use readers::Readers;
 
 /// Long enough for a busy machine, short enough to end a test run that hangs.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -1,4 +1,5 @@
 //! A master that refuses to be one: what it did not execute is asked once more, of the next.
+//! So is what only reads when the connection to the server breaks before its reply.
 //!
 //! The session takes back what was refused and everything behind it, tells the control path that
 //! somebody should look, and waits until there is another master, or a short while: the same one may
@@ -44,13 +45,17 @@ impl Session {
         (refused.answered == self.outbox.answered()).then_some(refused.since)
     }
 
-    /// Sees to what a lane has withheld.
+    /// Sees to what a lane has withheld, or lost.
     pub(super) async fn refused(&mut self) -> Result<(), Closed> {
         self.settle().await?;
         let Some(withheld) = self.outbox.take_withheld() else {
             return Ok(());
         };
+        let is_lost = withheld.has_lost();
         if self.seat.is_alone() {
+            if is_lost {
+                return Err(Closed::UpstreamLost);
+            }
             for reply in withheld.replies() {
                 self.outbox.push(reply);
             }
@@ -64,11 +69,23 @@ impl Session {
         if resolved.again.is_empty() {
             return Ok(());
         }
+        if is_lost {
+            let answered = Some(self.outbox.answered());
+            // What ends two connections in a row may be what ends servers.
+            if withheld.is_part_mute() || std::mem::replace(&mut self.lost, answered) == answered {
+                return Err(Closed::UpstreamLost);
+            }
+            self.seat.doubt.raise();
+        }
         if resolved.mute && self.reply_mode == ReplyMode::On {
             self.reply_mode = ReplyMode::SkipNext;
         }
         let epoch = self.lane.as_ref().map_or(0, |own| own.epoch);
         self.ask_again(resolved.again);
+        if resolved.reason.is_empty() {
+            // Nobody has refused it: whoever is master is asked as soon as there is one.
+            return Ok(());
+        }
         self.sit_out(epoch, resolved.reason).await
     }
 

@@ -223,7 +223,8 @@ impl Session {
             if may_go_on(&self.seat.gate) && self.seat.has_master() {
                 return Poll::Ready(Ok(Waited::Open));
             }
-            if self.outbox.state() != OutboxState::Open {
+            // What stands before it has to be seen to first.
+            if self.outbox.state() != OutboxState::Open || self.outbox.is_withheld() {
                 return Poll::Ready(Ok(Waited::Open));
             }
             if self.outbox.backlog() > 0 {
