@@ -208,6 +208,7 @@ pub struct ShardConfig {
 pub enum MasterlessReads {
     Hold,
     Error,
+    Replica,
 }
 
 /// How log lines look.

@@ -275,9 +275,10 @@ fn limits(proxy: &ProxyConfig, policy: Policy) -> Limits {
         connect_timeout: proxy.connect_timeout,
         hold_budget: proxy.hold_budget,
         reads_budget: match proxy.reads_without_master {
-            MasterlessReads::Hold => proxy.hold_budget,
+            MasterlessReads::Hold | MasterlessReads::Replica => proxy.hold_budget,
             MasterlessReads::Error => Duration::ZERO,
         },
+        reads_stand_in: proxy.reads_without_master == MasterlessReads::Replica,
         policy,
     }
 }

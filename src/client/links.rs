@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{OnceCell, mpsc};
 
 use super::outbox::Outbox;
+use crate::resp::refusal::refusal;
 use crate::resp::scan::ReplyKind;
 use crate::transport::Dialer;
 use crate::upstream::connection::{Connection, DialError};
@@ -33,6 +34,8 @@ const PROOF_COUNTS: Duration = Duration::from_secs(1);
 pub enum LaneUse {
     Reads,
     Writes,
+    /// Reads of a session that has no master: they go to another node's lanes for reads.
+    StandIn,
 }
 
 /// What a node gave when asked for a lane.
@@ -209,6 +212,21 @@ impl NodeLinks {
             Ok(noauth)
         });
         answer.await.cloned()
+    }
+
+    /// Whether the node answers, and neither loads nor misses its own master.
+    pub async fn serves(&self) -> bool {
+        let answer = async {
+            let mut connection = self
+                .dial(&Identity::default(), self.connect_timeout)
+                .await
+                .ok()?;
+            connection.call(PING, self.connect_timeout).await.ok()
+        };
+        let told = answer.await;
+        told.is_some_and(|(reply, _)| {
+            refusal(&reply).is_none() && !reply.starts_with(TOO_MANY_CLIENTS)
+        })
     }
 
     /// Whether there is a lane for this, or was asked for one.

@@ -6,6 +6,7 @@
 //! * [`links`]: one worker's connections to one node.
 //! * [`session`]: the loop of one client: read a batch, scan, gate, upstream.
 //! * [`outbox`]: the client's write half; replies leave through it in order.
+//! * [`stand_in`]: where reads go while there is no master.
 //! * [`state`]: what a session is to the server and what it has open there.
 //! * [`cursors`]: which node a cursor of `SCAN` came from.
 //! * [`local`]: commands that the proxy answers itself.
@@ -40,5 +41,6 @@ pub mod roster;
 pub mod scripts;
 pub mod seat;
 pub mod session;
+pub mod stand_in;
 pub mod state;
 pub mod withheld;

@@ -24,6 +24,7 @@ use super::presence::Presence;
 use super::registry::{Order, Registry};
 use super::scripts::Scripts;
 use super::scripts::store::ScriptStore;
+use super::stand_in::StandIn;
 use crate::resp::command::policy::Policy;
 use crate::resp::scan::RequestLimits;
 use crate::shard::doubt::Doubt;
@@ -59,6 +60,8 @@ pub struct Limits {
     pub hold_budget: Duration,
     /// The same of a read that a lane carries.
     pub reads_budget: Duration,
+    /// Reads go to a replica while there is no master.
+    pub reads_stand_in: bool,
     pub policy: Policy,
 }
 
@@ -113,6 +116,7 @@ pub struct Seat {
     route: RefCell<RouteCache>,
     nodes: RefCell<HashMap<Rc<str>, Rc<NodeLinks>>>,
     current: RefCell<Option<(u64, Rc<NodeLinks>)>>,
+    pub(super) stand_in: StandIn,
     /// When the present master's epoch was first seen here.
     current_since: Cell<Instant>,
     /// How many live sessions have each identity: what a new master must accept.
@@ -153,6 +157,7 @@ impl Seat {
             route: RefCell::new(route.cache()),
             nodes: RefCell::default(),
             current: RefCell::default(),
+            stand_in: StandIn::default(),
             current_since: Cell::new(Instant::now()),
             identities: RefCell::default(),
             spare: RefCell::default(),
@@ -191,10 +196,21 @@ impl Seat {
         if let Some((_, left)) = left
             && left.node != links.node
         {
-            self.nodes.borrow_mut().remove(&left.node);
-            left.retire();
+            self.forget_node(&left);
         }
+        self.leave_stand_in(&links);
         Some((epoch, links))
+    }
+
+    /// Nothing is asked of this node any more.
+    pub(super) fn forget_node(&self, left: &NodeLinks) {
+        self.nodes.borrow_mut().remove(&left.node);
+        left.retire();
+    }
+
+    /// Who may be read from while there is no master, best first.
+    pub(super) fn stand_ins(&self) -> Arc<Vec<Arc<str>>> {
+        self.reader.stand_ins()
     }
 
     /// Whether the master became one so recently that its replicas may be on their way to it.
@@ -242,7 +258,7 @@ impl Seat {
         }
     }
 
-    fn links(&self, node: &Rc<str>) -> Rc<NodeLinks> {
+    pub(super) fn links(&self, node: &Rc<str>) -> Rc<NodeLinks> {
         let mut nodes = self.nodes.borrow_mut();
         let links = nodes.entry(Rc::clone(node)).or_insert_with(|| {
             NodeLinks::new(

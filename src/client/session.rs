@@ -13,6 +13,7 @@
 mod refused;
 mod run;
 mod scan;
+mod stand_in;
 mod wait;
 
 use std::collections::VecDeque;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::cursors::CursorKey;
-use super::links::LaneUse;
+use super::links::{LaneUse, NodeLinks};
 use super::outbox::Outbox;
 use super::presence::Presence;
 use super::registry::{About, Entry};
@@ -51,6 +52,7 @@ pub const LANE_REQUEST_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 struct OwnLane {
     lane: Rc<Lane<Outbox>>,
+    links: Rc<NodeLinks>,
     lane_use: LaneUse,
     epoch: u64,
 }

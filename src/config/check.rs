@@ -149,7 +149,10 @@ fn read_proxy(mut section: Section<'_, '_>) -> ProxyConfig {
         reads_without_master: s.choice(
             "reads_without_master",
             ("hold", MasterlessReads::Hold),
-            &[("error", MasterlessReads::Error)],
+            &[
+                ("error", MasterlessReads::Error),
+                ("replica", MasterlessReads::Replica),
+            ],
         ),
         shutdown_timeout: wait(s, "shutdown_timeout_ms", 10_000, 0..=3_600_000),
         state_dir: s

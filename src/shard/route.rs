@@ -60,6 +60,7 @@ pub struct Life {
 pub struct RouteControl {
     route: Arc<ArcSwap<Route>>,
     lives: Arc<ArcSwap<Vec<Life>>>,
+    stand_ins: Arc<ArcSwap<Vec<Arc<str>>>>,
     habits: ArcSwap<Habits>,
 }
 
@@ -68,6 +69,7 @@ pub struct RouteControl {
 pub struct RouteReader {
     route: Arc<ArcSwap<Route>>,
     lives: Arc<ArcSwap<Vec<Life>>>,
+    stand_ins: Arc<ArcSwap<Vec<Arc<str>>>>,
 }
 
 /// A reader with its own cached snapshot.
@@ -84,10 +86,19 @@ pub fn route() -> (RouteControl, RouteReader) {
     let control = RouteControl {
         route: Arc::clone(&route),
         lives: Arc::default(),
+        stand_ins: Arc::default(),
         habits: ArcSwap::default(),
     };
     let lives = Arc::clone(&control.lives);
-    (control, RouteReader { route, lives })
+    let stand_ins = Arc::clone(&control.stand_ins);
+    (
+        control,
+        RouteReader {
+            route,
+            lives,
+            stand_ins,
+        },
+    )
 }
 
 impl RouteControl {
@@ -119,6 +130,13 @@ impl RouteControl {
         }
     }
 
+    /// The nodes have been looked at: without the master these may be read from, best first.
+    pub fn may_stand_in(&self, nodes: Vec<Arc<str>>) {
+        if **self.stand_ins.load() != nodes {
+            self.stand_ins.store(Arc::new(nodes));
+        }
+    }
+
     /// The route as published last.
     pub fn current(&self) -> Arc<Route> {
         self.route.load_full()
@@ -126,6 +144,11 @@ impl RouteControl {
 }
 
 impl RouteReader {
+    /// Who may be read from while there is no master, best first.
+    pub fn stand_ins(&self) -> Arc<Vec<Arc<str>>> {
+        self.stand_ins.load_full()
+    }
+
     /// The run that a node was in when it was looked at last.
     pub fn life_of(&self, node: &str) -> Option<Life> {
         let lives = self.lives.load();

@@ -33,6 +33,7 @@ use crate::switchover::view::{
 };
 use crate::topology::facts::Role;
 use crate::topology::node::NodeName;
+use crate::topology::stand_in::StandIns;
 use crate::topology::watch::{Observed, Snapshot, Watch, link_word};
 
 /// Operations that can be looked up, over all shards.
@@ -144,6 +145,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 asked: None,
                 judged: 0,
                 believed_from: 0,
+                stand_ins: StandIns::default(),
             };
             actors.push((actor, interrupted));
             shards.push(Shard {

@@ -4,6 +4,7 @@
 //! * [`engine`], [`facts`], [`identity`]: what a node is, says, and is called by others.
 //! * [`watch`]: all nodes of a shard as last observed, each with its age.
 //! * [`sentinel`]: what the Sentinels of a shard say.
+//! * [`stand_in`]: who may be read from while there is no master.
 //!
 //! **Invariant:** nothing here changes a node or decides anything.
 
@@ -12,4 +13,5 @@ pub mod facts;
 pub mod identity;
 pub mod node;
 pub mod sentinel;
+pub mod stand_in;
 pub mod watch;

@@ -4,7 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod elsewhere;
 mod lost;
+#[path = "../sentinel/writers.rs"]
+mod writers;
 
 use crate::support::*;
 

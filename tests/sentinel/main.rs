@@ -10,5 +10,6 @@ mod support;
 mod failover;
 mod late;
 mod ours;
+mod reads;
 mod watchers;
 mod writers;

@@ -1,5 +1,7 @@
 //! Clients that write all the while, and come back when their connection is closed.
 
+#![allow(dead_code)] // Each test program uses a part of this.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -48,6 +50,10 @@ impl Writers {
             self.seen.acked.load(SeqCst) > before + 50 * WRITERS as u64
         })
         .await;
+    }
+
+    pub fn acked(&self) -> u64 {
+        self.seen.acked.load(SeqCst)
     }
 
     pub fn closed(&self) -> u64 {

@@ -81,6 +81,7 @@ impl Session {
             self.reply_mode = ReplyMode::SkipNext;
         }
         let epoch = self.lane.as_ref().map_or(0, |own| own.epoch);
+        self.lane_failed(&resolved.reason);
         self.ask_again(resolved.again);
         if resolved.reason.is_empty() {
             // Nobody has refused it: whoever is master is asked as soon as there is one.

@@ -8,7 +8,7 @@ use super::{LANE_REQUEST_BYTES_MAX, Session, Step};
 use crate::client::links::LaneUse;
 use crate::client::state::ReplyMode;
 use crate::resp::command::policy::Ruled;
-use crate::resp::command::{Path, Pin};
+use crate::resp::command::{Class, Path, Pin, Verdict};
 use crate::resp::scan::args;
 
 /// Requests at the front of the input that go to the same lane in one piece.
@@ -76,7 +76,7 @@ impl Session {
         if run.count > 0 && run.write != write {
             self.send_run(run);
         }
-        self.usable_lane(write)?;
+        self.usable_lane(&verdict)?;
         run.add(len, write);
         if self.reply_mode == ReplyMode::SkipNext {
             self.send_run(run);
@@ -109,13 +109,16 @@ impl Session {
 
     /// Whether the session's lane serves the next request, and if not, what is to be done.
     #[inline]
-    fn usable_lane(&mut self, write: bool) -> Result<(), Step> {
-        let lane_use = if write || self.writes {
+    fn usable_lane(&mut self, verdict: &Verdict) -> Result<(), Step> {
+        let write = verdict.writes;
+        let epoch = self.seat.epoch();
+        let lane_use = if self.seat.lacks_master(epoch) && verdict.class == Class::Read {
+            LaneUse::StandIn
+        } else if write || self.writes {
             LaneUse::Writes
         } else {
             LaneUse::Reads
         };
-        let epoch = self.seat.epoch();
         match &self.lane {
             Some(own) if own.epoch == epoch && own.lane_use == lane_use && own.lane.is_open() => {
                 Ok(())

@@ -23,7 +23,7 @@ use crate::shard::gate::Gate;
 use crate::upstream::connection::DialError;
 
 /// Between two attempts to reach a master that refuses connections.
-const REDIAL_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 const NO_MASTER: &str = "TRYAGAIN pointsman: there is no master now; the command was not executed";
 
 /// How a wait at the gate ended.
@@ -283,6 +283,7 @@ impl Session {
         if let Ok(LaneAnswer::Open(lane)) = answer {
             self.lane = Some(OwnLane {
                 lane,
+                links,
                 lane_use,
                 epoch,
             });
@@ -294,9 +295,15 @@ impl Session {
         lane_use: LaneUse,
         budget: Duration,
     ) -> Result<(), Closed> {
+        if lane_use == LaneUse::StandIn {
+            return self.find_stand_in().await;
+        }
         let since = Instant::now();
         loop {
             let Some((epoch, links)) = self.seat.master() else {
+                if self.stands_in_for(self.seat.epoch()) {
+                    return Ok(());
+                }
                 let waited = self.wait_for_master(since + budget, Gate::is_open);
                 if waited.await? == Waited::BudgetSpent {
                     let text = match budget.is_zero() {
@@ -315,6 +322,7 @@ impl Session {
                     self.proven = true;
                     self.lane = Some(OwnLane {
                         lane,
+                        links,
                         lane_use,
                         epoch,
                     });
@@ -325,6 +333,9 @@ impl Session {
                     return Ok(());
                 }
                 Err(error) => {
+                    if !matches!(error, DialError::Refused { .. }) && self.stands_in_for(epoch) {
+                        return Ok(());
+                    }
                     if let Some(text) = self.dial_failed(error, since, budget).await {
                         return self.refuse_front(&text).await;
                     }

@@ -17,6 +17,7 @@ use crate::switchover::journal::Begin;
 use crate::switchover::plan::Reason;
 use crate::topology::node::NodeName;
 use crate::topology::sentinel::Hearsay;
+use crate::topology::stand_in::StandIns;
 use crate::topology::watch::{Observed, Snapshot, Watch, find_master};
 
 /// How long the route waits for what is under way on a master that is left.
@@ -37,6 +38,8 @@ pub(super) struct Actor<G, R> {
     /// Rounds of the watch before this one asked while an operation changed the roles: a node that
     /// fell silent can keep such a round open for long, and what it brings is history.
     pub believed_from: u64,
+    /// Who may be read from without the master.
+    pub stand_ins: StandIns,
 }
 
 impl<G: Gates, R: Routes> Actor<G, R> {
@@ -202,6 +205,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let now = Instant::now();
         self.site.routes.saw(lives(&snapshot));
         let routed = self.site.routes.current().1;
+        let stand_ins = self.stand_ins.look(&snapshot, routed.as_deref(), now);
+        self.site.routes.may_stand_in(&stand_ins);
         let told = self.told(&snapshot, now);
         let named = matches!(told, Told::Master(..));
         if !named && self.known.master.is_none() && self.watch.rounds() == self.judged {

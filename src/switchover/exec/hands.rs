@@ -50,6 +50,11 @@ impl Routes for RouteControl {
         RouteControl::saw(self, lives.into_iter().map(life).collect());
     }
 
+    fn may_stand_in(&self, nodes: &[NodeName]) {
+        let nodes = nodes.iter().map(|node| node.as_ref().into());
+        RouteControl::may_stand_in(self, nodes.collect());
+    }
+
     fn current(&self) -> (u64, Option<String>) {
         let route = RouteControl::current(self);
         (route.epoch, route.master.as_deref().map(str::to_owned))

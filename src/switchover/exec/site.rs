@@ -53,6 +53,8 @@ pub trait Routes: Send + Sync + 'static {
     fn suit(&self, engine: Engine);
     /// The nodes have been looked at: the run (`run_id`) that each was in.
     fn saw(&self, _lives: Vec<(NodeName, String)>) {}
+    /// The same: who may be read from without the master, best first.
+    fn may_stand_in(&self, _nodes: &[NodeName]) {}
     /// The epoch and master published last.
     fn current(&self) -> (u64, Option<String>);
 }
