@@ -34,11 +34,12 @@ use super::scripts::{Concern, concern};
 use super::seat::Seat;
 use super::state::{Closed, Modes, ReplyMode};
 use crate::resp::command::{Local, Path, Verdict, classify};
-use crate::resp::scan::{Form, Request, RequestScanner, reframe};
+use crate::resp::scan::{Form, Request, RequestScanner, args, reframe};
 use crate::shard::route::Life;
 use crate::transport::{ReadHalf, Stream};
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
+use crate::upstream::on_way::request_len;
 
 use run::Run;
 
@@ -298,6 +299,13 @@ impl Session {
         let name = self.scanner.arg(rest, 0).unwrap_or_default();
         let argc = self.scanner.argc().unwrap_or(0) as usize;
         let arg = |index| self.scanner.arg(rest, index);
+        self.note_script(name, arg);
+        self.seat.limits.policy.settle(classify(name, arg, argc))
+    }
+
+    /// Remembers the script that a command brings along.
+    #[inline]
+    fn note_script<'b>(&self, name: &[u8], arg: impl Fn(usize) -> Option<&'b [u8]>) {
         // Who has not been served yet may not be one who is: what it sends is judged again then.
         if self.proven
             && let Some(Concern::Brings(script)) = concern(name, arg)
@@ -308,7 +316,18 @@ impl Session {
             let known_in = if alone { 0 } else { self.seat.epoch() };
             self.seat.scripts.note(script, by, known_in);
         }
-        self.seat.limits.policy.settle(classify(name, arg, argc))
+    }
+
+    /// The same for several requests.
+    pub(super) fn note_scripts(&self, mut requests: &[u8]) {
+        while let Some((request, rest)) =
+            request_len(requests).and_then(|len| requests.split_at_checked(len))
+        {
+            requests = rest;
+            let words: Vec<&[u8]> = args(request).take(3).collect();
+            let name = words.first().copied().unwrap_or_default();
+            self.note_script(name, |at| words.get(at).copied());
+        }
     }
 
     fn refused_unauthenticated(&self, verdict: &Verdict) -> Option<Bytes> {

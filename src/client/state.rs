@@ -139,8 +139,10 @@ pub struct Transaction {
     pub watched: bool,
     /// Something in it runs a script.
     pub runs_script: bool,
-    /// Commands about the session in it, whose replies are told in its words.
-    pub(super) locals: Vec<Queued>,
+    /// The commands in it whose replies mean something to the session.
+    pub(super) effects: Vec<Queued>,
+    /// Channels and patterns that it subscribes to.
+    pub(super) subscribes: usize,
     /// A command was refused while queueing: the server will not execute any of it.
     pub failed: bool,
     /// Something is queued that leaves on the connection what the proxy does not know.

@@ -84,6 +84,46 @@ async fn session_commands_in_transactions_run_in_them() {
     .await;
 }
 
+/// Servers announce one reply for each command, and send more or fewer.
+#[tokio::test]
+async fn subscriptions_and_reply_modes_in_transactions_are_the_servers_own() {
+    let conversations = [
+        "MULTI | SUBSCRIBE a b | PUBLISH a x | PING | EXEC | PING | UNSUBSCRIBE b a | PING",
+        "MULTI | SUBSCRIBE a | PSUBSCRIBE p* | SSUBSCRIBE s | UNSUBSCRIBE | PUNSUBSCRIBE no \
+         | SUNSUBSCRIBE | SET k v | EXEC | PING | GET k",
+        "SUBSCRIBE a | UNSUBSCRIBE a | MULTI | UNSUBSCRIBE | SUBSCRIBE a a | EXEC | UNSUBSCRIBE a",
+        "MULTI | SUBSCRIBE a | DISCARD | GET k | MULTI | SUBSCRIBE | EXEC | PING",
+        "WATCH k | SET k w | MULTI | SUBSCRIBE a | CLIENT REPLY OFF | EXEC | GET k",
+        "MULTI | SUBSCRIBE a | NOSUCHCOMMAND | EXEC | GET k",
+        "MULTI | SUBSCRIBE a | CLIENT SETNAME me | SELECT 1 | CLIENT GETNAME | EXEC | PING",
+        "DEL l | RPUSH l message a x | MULTI | SUBSCRIBE a | LRANGE l 0 -1 | EXEC | UNSUBSCRIBE a",
+        "MULTI | SET k v | CLIENT REPLY OFF | SET k w | SUBSCRIBE a | EXEC | CLIENT REPLY ON \
+         | UNSUBSCRIBE a | CLIENT REPLY ON",
+        "MULTI | SET k v | CLIENT REPLY SKIP | SET k w | EXEC | PING skipped | PING",
+        "CLIENT REPLY OFF | MULTI | SET k v | CLIENT REPLY ON | SET k w | EXEC | PING",
+        "CLIENT REPLY SKIP | MULTI | CLIENT REPLY ON | EXEC | PING",
+        "MULTI | CLIENT REPLY SKIP | CLIENT REPLY ON | EXEC | PING skipped | PING",
+        "MULTI | CLIENT REPLY OFF | CLIENT REPLY ON | GET k | EXEC | PING",
+        "MULTI | SET k v | CLIENT REPLY FOO | CLIENT REPLY ON | EXEC | PING",
+        "MULTI | CLIENT REPLY | EXEC | MULTI | CLIENT REPLY OFF | DISCARD | PING",
+        "SUBSCRIBE a | CLIENT REPLY OFF | CLIENT REPLY x | CLIENT REPLY | PING",
+        "SUBSCRIBE a | MULTI | PUBLISH a x | PUBLISH a y | EXEC | PING",
+        "MULTI | SUBSCRIBE a | EXEC | MULTI | PUBLISH a x | GET k | EXEC | UNSUBSCRIBE a | GET k",
+    ];
+    same_as_direct(&conversations).await;
+    let modern = conversations.map(|line| format!("HELLO 3 | {line}"));
+    same_as_direct(&modern.each_ref().map(String::as_str)).await;
+}
+
+#[tokio::test]
+async fn in_resp3_an_array_that_begins_like_a_message_is_none() {
+    same_as_direct(&[
+        "HELLO 3 | DEL l | RPUSH l message a x | SUBSCRIBE a | LRANGE l 0 -1 | UNSUBSCRIBE a | GET k",
+        "HELLO 3 | DEL l | RPUSH l subscribe a 1 | SUBSCRIBE a | LRANGE l 0 -1 | UNSUBSCRIBE a",
+    ])
+    .await;
+}
+
 #[tokio::test]
 async fn a_session_may_be_changed_while_it_subscribes_or_tracks() {
     same_as_direct(&[

@@ -1,6 +1,8 @@
 //! Subscriptions: every message that is published through the proxy arrives once and in order,
 //! whatever becomes of the masters.
 
+use std::time::Duration;
+
 use crate::shuttle::{Work, to_and_fro};
 use crate::support::*;
 
@@ -150,6 +152,64 @@ async fn shard_messages_arrive_once_and_in_order_through_switchovers() {
         true,
     )
     .await;
+}
+
+/// Who has subscribed in a transaction hears the same as who has not; a second transaction ends one of
+/// the subscriptions again.
+#[tokio::test]
+async fn subscriptions_of_a_transaction_are_moved_too() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy_with(patient()).await;
+    for hello in ["HELLO 2", "HELLO 3"] {
+        let mut wire = client(&proxy).await;
+        wire.run(hello).await.unwrap();
+        for line in [
+            "MULTI",
+            "SUBSCRIBE gone numbers",
+            "PSUBSCRIBE n*",
+            "UNSUBSCRIBE gone",
+        ] {
+            let reply = wire.run(line).await.unwrap();
+            assert!(matches!(reply, Value::Simple(_)), "{line}: {reply:?}");
+        }
+        wire.send(&["EXEC"]).await.unwrap();
+        wire.raw_until(b"\r\n$4\r\ngone\r\n:2\r\n", Duration::from_secs(5))
+            .await;
+        let mut publishing = client(&proxy).await;
+        to_and_fro(&shard, &proxy, 4, async || {
+            let heard = publishing.run("PUBLISH gone x").await.unwrap();
+            assert_eq!(heard, Value::Int(0));
+            let heard = publishing.run("PUBLISH numbers 7").await.unwrap();
+            assert_eq!(heard, Value::Int(2));
+            for (payload, word) in [(2, "message"), (3, "pmessage")] {
+                let message = wire.reply().await.unwrap();
+                assert_eq!(message.items()[0], Value::bulk(word), "{hello}");
+                assert_eq!(message.items()[payload], Value::bulk("7"), "{hello}");
+            }
+        })
+        .await;
+    }
+}
+
+/// Nobody is left out whose transaction is open while the master changes.
+#[tokio::test]
+async fn a_transaction_that_subscribes_is_queued_again_on_the_next_master() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy_with(patient()).await;
+    let mut wire = client(&proxy).await;
+    for line in ["MULTI", "INCR k", "CLIENT REPLY OFF", "SUBSCRIBE numbers"] {
+        let reply = wire.run(line).await.unwrap();
+        assert!(matches!(reply, Value::Simple(_)), "{line}: {reply:?}");
+    }
+    let report = switchover(&proxy, &shard.addr(1)).await;
+    assert_eq!(report.outcome, "switched", "{:?}", report.reasons);
+    wire.send(&["EXEC"]).await.unwrap();
+    let expected = b"*3\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$7\r\nnumbers\r\n:1\r\n";
+    let (bytes, _) = wire.raw_until(expected, Duration::from_secs(5)).await;
+    assert_eq!(bytes, expected);
+    let mut publishing = client(&proxy).await;
+    let heard = publishing.run("PUBLISH numbers 7").await.unwrap();
+    assert_eq!(heard, Value::Int(1));
 }
 
 #[tokio::test]

@@ -124,7 +124,7 @@ async fn a_script_that_is_queued_is_known_to_the_next_kvrocks() {
     }
 }
 
-async fn check_flushed(shard: Shard) {
+async fn check_flushed(shard: Shard, in_transaction: bool) {
     let proxy = shard.proxy_with(patient()).await;
     let mut wire = client(&proxy).await;
     let (flushed, later) = ("return 'flushed'", "return 'later'");
@@ -135,8 +135,17 @@ async fn check_flushed(shard: Shard) {
     })
     .await;
     // Both nodes have been master and have run it.
-    assert!(wire.run("SCRIPT FLUSH").await.unwrap().ok());
-    wire.call(&["EVAL", later, "0"]).await.unwrap();
+    if in_transaction {
+        wire.run("MULTI").await.unwrap();
+        wire.run("SCRIPT FLUSH").await.unwrap();
+        wire.call(&["EVAL", later, "0"]).await.unwrap();
+        let results = wire.run("EXEC").await.unwrap();
+        let expected = [Value::Simple("OK".into()), Value::bulk("later")];
+        assert_eq!(results, Value::Array(expected.to_vec()));
+    } else {
+        assert!(wire.run("SCRIPT FLUSH").await.unwrap().ok());
+        wire.call(&["EVAL", later, "0"]).await.unwrap();
+    }
     let mut other = client(&proxy).await;
     to_and_fro(&shard, &proxy, 3, async || {
         let reply = other.call(&run).await.unwrap();
@@ -149,13 +158,18 @@ async fn check_flushed(shard: Shard) {
 
 #[tokio::test]
 async fn what_was_flushed_does_not_come_back_with_another_master() {
-    check_flushed(Shard::redis(1).await).await;
+    check_flushed(Shard::redis(1).await, false).await;
+}
+
+#[tokio::test]
+async fn what_was_flushed_in_a_transaction_does_not_come_back_and_what_stood_behind_it_does() {
+    check_flushed(Shard::redis(1).await, true).await;
 }
 
 #[tokio::test]
 async fn what_was_flushed_does_not_come_back_with_another_kvrocks() {
     if let Some(shard) = Shard::kvrocks(1).await {
-        check_flushed(shard).await;
+        check_flushed(shard, false).await;
     }
 }
 

@@ -8,22 +8,48 @@
 use bytes::{Bytes, BytesMut};
 
 use super::super::heard::asked;
-use super::super::state::Closed;
+use super::super::state::{Closed, Transaction};
 use super::{Awaited, Expect, Feed, Relay};
-use crate::resp::command::Local;
+use crate::resp::command::{Local, SubKind};
 use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, args, write_request};
+use crate::upstream::identity::Resp;
 use crate::upstream::lane::ReplySink;
+use crate::upstream::on_way::request_len;
 
-/// Commands about the session in one transaction.
-const LOCALS_MAX: usize = 10_000;
+/// Commands with an effect on the session in one transaction.
+const EFFECTS_MAX: usize = 10_000;
 
-/// A command about the session that was queued in a transaction.
+/// A command that was queued in a transaction, whose reply means something to the session.
 #[derive(Debug)]
 pub(in crate::client) struct Queued {
     /// Its place in the queue, and in `EXEC`'s reply.
-    at: usize,
-    local: Local,
-    request: Bytes,
+    pub(super) at: usize,
+    pub(super) effect: Effect,
+    /// As the client sent it.
+    pub(super) request: Bytes,
+}
+
+/// What such a command does when `EXEC` runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) enum Effect {
+    /// It is about the session, and its reply is told in the session's words.
+    Session(Local),
+    /// `CLIENT REPLY`.
+    Replies,
+    Subscribe(SubKind),
+    Unsubscribe(SubKind),
+    ScriptFlush,
+}
+
+impl Effect {
+    /// Whether it answers with more or less than one reply.
+    pub(super) fn unfolds(self) -> bool {
+        !matches!(self, Self::Session(_) | Self::ScriptFlush)
+    }
+
+    pub(super) fn subscribes(self) -> bool {
+        matches!(self, Self::Subscribe(_))
+    }
 }
 
 impl Relay<'_> {
@@ -47,13 +73,13 @@ impl Relay<'_> {
 
     fn answer_here(&mut self, local: Local, len: usize) -> Option<Feed> {
         let argc = self.session.scanner.argc();
-        if self.transaction.is_some() {
-            if local == Local::Failover {
-                return self.refuse(len, "ERR FAILOVER is not possible in a transaction");
-            }
-            if local == Local::ClientReply {
-                return self.refuse(len, "ERR CLIENT REPLY is not possible in a transaction");
-            }
+        if local == Local::Failover && self.transaction.is_some() {
+            return self.refuse(len, "ERR FAILOVER is not possible in a transaction");
+        }
+        if local == Local::ClientReply && (self.transaction.is_some() || self.only_listens()) {
+            let request = self.session.input.split_to(len).freeze();
+            self.pass_on_reply_mode(request);
+            return None;
         }
         if local == Local::Reset && argc != Some(1) {
             return self.refuse(len, "ERR wrong number of arguments for 'reset' command");
@@ -68,6 +94,35 @@ impl Relay<'_> {
         Some(Feed::Answer(local, len))
     }
 
+    /// `CLIENT REPLY` where the server judges it: in a transaction, or, in RESP2, of a subscriber. It must
+    /// not be silent to the proxy.
+    fn pass_on_reply_mode(&mut self, request: Bytes) {
+        const REPLY_ON: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n";
+        let words = words_from(&request, 2);
+        let is_mode = |word: &&[u8]| {
+            [&b"on"[..], b"off", b"skip"]
+                .iter()
+                .any(|mode| word.eq_ignore_ascii_case(mode))
+        };
+        let changes = words.len() == 1 && words.iter().all(is_mode);
+        let asked = match changes {
+            true => Bytes::from_static(REPLY_ON),
+            false => request.clone(),
+        };
+        if self.transaction.is_none() {
+            self.send(&asked, Awaited::Plain, false);
+        } else if changes {
+            self.queue(Effect::Replies, request, &asked, false);
+        } else {
+            self.queue_plainly(&asked);
+        }
+    }
+
+    /// Whether the server takes nothing from this client but what is about subscriptions.
+    fn only_listens(&self) -> bool {
+        self.session.identity.resp == Resp::Resp2 && !self.subscriptions.is_empty()
+    }
+
     /// Sends a command about the session, or what stands for it.
     pub(super) fn ask(&mut self, local: Local, request: Bytes) {
         let any_condition = !self.session.seat.master_lets_go();
@@ -76,32 +131,56 @@ impl Relay<'_> {
     }
 
     pub(super) fn ask_in_words(&mut self, local: Local, request: Bytes, asked: &Bytes) {
-        if self.is_broken() {
-            return self.pretend_queued();
-        }
-        if let Some(open) = &mut self.transaction {
-            if open.locals.len() >= LOCALS_MAX {
-                let line = format!("-ERR more than {LOCALS_MAX} commands about the session\r\n");
-                return self.fail_transaction(line.into_bytes());
-            }
-            open.locals.push(Queued {
-                at: open.commands,
-                local,
-                request: Bytes::copy_from_slice(&request),
-            });
-            open.push(asked);
+        if self.transaction.is_some() {
+            self.queue(Effect::Session(local), request, asked, false);
             // It has an id in it that means somebody else on another node.
-            if local == Local::ClientUnblock {
+            if local == Local::ClientUnblock
+                && let Some(open) = &mut self.transaction
+            {
                 open.forget();
             }
-            self.send(asked, Awaited::Queued, false);
         } else {
             self.send(asked, Awaited::Session(local, request), false);
         }
     }
 
+    /// Has a command queued in the transaction whose reply means something to the session.
+    pub(super) fn queue(&mut self, effect: Effect, request: Bytes, asked: &Bytes, write: bool) {
+        if self.is_broken() {
+            return self.pretend_queued();
+        }
+        let Some(open) = &mut self.transaction else {
+            return;
+        };
+        if open.effects.len() >= EFFECTS_MAX {
+            let line = format!("-ERR more than {EFFECTS_MAX} commands about the session\r\n");
+            return self.fail_transaction(line.into_bytes());
+        }
+        open.effects.push(Queued {
+            at: open.commands,
+            effect,
+            // Not a part of what was read: it may stay for long.
+            request: Bytes::copy_from_slice(&request),
+        });
+        open.push(asked);
+        self.send(asked, Awaited::Queued, write);
+    }
+
+    fn queue_plainly(&mut self, request: &Bytes) {
+        if self.is_broken() {
+            return self.pretend_queued();
+        }
+        if let Some(open) = &mut self.transaction {
+            open.push(request);
+        }
+        self.send(request, Awaited::Queued, false);
+    }
+
     /// What comes next depends on a reply that is not here yet.
     pub(super) fn awaits_identity(&self) -> bool {
+        if self.unfolding.is_some() {
+            return true;
+        }
         match self.expects.back() {
             Some(Expect {
                 what: Awaited::Session(local, _),
@@ -126,6 +205,7 @@ impl Relay<'_> {
                     | Awaited::TrackingInfo(_)
                     | Awaited::LastId(_)
                     | Awaited::Silence
+                    | Awaited::ReplyMode(_)
             )
         );
         (is_read || self.withholds_next()) && !self.unasked
@@ -183,8 +263,14 @@ impl Relay<'_> {
         self.expect_own(&request, Awaited::TakeBack, true);
     }
 
-    /// `EXEC`'s reply to a transaction with commands about the session in it.
-    pub(super) fn executed(&mut self, queued: Vec<Queued>, reply: &Bytes, mute: bool) {
+    /// `EXEC`'s reply to a transaction with commands in it that mean something to the session.
+    pub(super) fn executed(
+        &mut self,
+        queued: Vec<Queued>,
+        open: Option<&Transaction>,
+        reply: &Bytes,
+        mute: bool,
+    ) {
         let mut answer = BytesMut::with_capacity(reply.len());
         let mut rest = reply.clone();
         let header = rest.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
@@ -196,8 +282,17 @@ impl Relay<'_> {
             let mut at = 0;
             while let Some(element) = next_element(&mut rest) {
                 match queued.next_if(|queued| queued.at == at) {
+                    Some(Queued {
+                        effect: Effect::Session(local),
+                        request,
+                        ..
+                    }) => answer.extend_from_slice(&self.told(local, &request, &element)),
                     Some(of) => {
-                        answer.extend_from_slice(&self.told(of.local, &of.request, &element));
+                        if of.effect == Effect::ScriptFlush && element.first() != Some(&b'-') {
+                            self.scripts_flushed();
+                            self.session.note_scripts(behind(open, at));
+                        }
+                        answer.extend_from_slice(&element);
                     }
                     None => answer.extend_from_slice(&element),
                 }
@@ -209,6 +304,16 @@ impl Relay<'_> {
             self.session.outbox.deliver(&answer);
         }
     }
+}
+
+/// The commands of a transaction behind the one at `at`.
+fn behind(open: Option<&Transaction>, at: usize) -> &[u8] {
+    let mut queue = open.and_then(Transaction::queue).unwrap_or_default();
+    for _ in 0..=at {
+        let next = request_len(queue).and_then(|len| queue.get(len..));
+        queue = next.unwrap_or_default();
+    }
+    queue
 }
 
 pub(super) fn next_element(rest: &mut Bytes) -> Option<Bytes> {

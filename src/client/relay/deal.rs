@@ -9,6 +9,7 @@ use super::refused::Queueing;
 use super::{Again, Awaited, Expect, Keeps, Relay};
 use crate::resp::command::Local;
 use crate::resp::scan::{Reply, ReplyKind};
+use crate::upstream::identity::Resp;
 use crate::upstream::lane::ReplySink;
 
 /// Bytes from which the kind of a frame can always be told.
@@ -33,7 +34,10 @@ impl Relay<'_> {
                 if self.link.input.first() == Some(&b'-') && !self.is_line_here() {
                     break;
                 }
-                match peek(&self.link.input, self.keeps, !self.subscriptions.is_empty()) {
+                if self.take_header().is_none() {
+                    break;
+                }
+                match peek(&self.link.input, self.keeps, self.may_be_told_in_arrays()) {
                     Some(frame) => self.begin(frame)?,
                     None => break,
                 }
@@ -64,19 +68,28 @@ impl Relay<'_> {
         Ok(())
     }
 
+    /// Whether what the session is subscribed to comes as arrays, as it does in RESP2.
+    fn may_be_told_in_arrays(&self) -> bool {
+        self.link.identity.resp == Resp::Resp2
+            && (!self.subscriptions.is_empty() || self.keeps == Keeps::Subscriptions)
+            && self.may_be_message()
+    }
+
     /// A new frame begins. An answer without a request would be somebody else's.
     fn begin(&mut self, frame: Frame) -> Result<(), Closed> {
         let expected = match frame {
             Frame::Unasked => true,
             Frame::Answer => !self.expects.is_empty(),
+            // What a command of a transaction answers may read like one.
             Frame::Confirmation => {
-                matches!(
-                    self.expects.front(),
-                    Some(Expect {
-                        what: Awaited::Confirm(..) | Awaited::Again(Again::Subscribed(_)),
-                        ..
-                    })
-                )
+                self.is_unfolding()
+                    || matches!(
+                        self.expects.front(),
+                        Some(Expect {
+                            what: Awaited::Confirm(..) | Awaited::Again(Again::Subscribed(_)),
+                            ..
+                        })
+                    )
             }
         };
         self.unasked = frame == Frame::Unasked;
@@ -109,6 +122,7 @@ impl Relay<'_> {
                     | Awaited::Exec(_)
                     | Awaited::TakeBack
                     | Awaited::LastId(_)
+                    | Awaited::ReplyMode(_)
             ),
         }
     }
@@ -152,14 +166,7 @@ impl Relay<'_> {
     }
 
     fn settle_expect(&mut self, expect: Expect, kind: ReplyKind, bytes: &Bytes) {
-        if !expect.is_own() {
-            self.session.outbox.answered_one();
-        }
-        self.expects.met(&expect);
-        if expect.write {
-            self.session.seat.gate.write_ended(1);
-        }
-        self.settle_pause(&expect.what, kind, bytes);
+        self.settle_sent(&expect, kind, bytes);
         if expect.what.ends_caching() {
             self.tracking.command_executed();
         }
@@ -180,11 +187,12 @@ impl Relay<'_> {
             Awaited::Silence if bytes[..] == *SPARE => self.expects.push_front(expect),
             Awaited::LastId(at) => self.note_last_id(at, bytes),
             Awaited::ScriptFlush if kind != ReplyKind::Error => {
-                let session = &self.session;
-                let by = session.identity.credentials.as_deref();
-                session.seat.scripts.store().flushed(&self.links.node, by);
+                self.scripts_flushed();
+                self.flushed_in_unfolding();
             }
-            Awaited::Cleaning if kind == ReplyKind::Error && !bytes.starts_with(b"-EXECABORT") => {
+            Awaited::Cleaning | Awaited::Unfolding
+                if kind == ReplyKind::Error && !bytes.starts_with(b"-EXECABORT") =>
+            {
                 self.keeps_unknown();
             }
             Awaited::Sticky => {
@@ -205,7 +213,7 @@ impl Relay<'_> {
                 self.session_answered(local, &request, bytes, expect.mute);
             }
             Awaited::Exec(queued) => {
-                self.executed(queued, bytes, expect.mute);
+                self.executed(queued, expect.transaction.as_deref(), bytes, expect.mute);
                 if kind == ReplyKind::Error && !bytes.starts_with(b"-EXECABORT") {
                     self.keeps_unknown();
                 }
@@ -214,9 +222,35 @@ impl Relay<'_> {
                 self.spent |= kind == ReplyKind::Error;
                 self.receiver_settled();
             }
+            Awaited::ReplyMode(request) => self.replies_change(&request, bytes, kind),
             Awaited::Substitute(answer) if !expect.mute => self.session.outbox.push(&answer),
             _ => {}
         }
+        if self.is_unfolding() {
+            self.expect_element();
+        } else if self.unfolding.is_some() {
+            // It was not run.
+            self.unfolded();
+        }
+    }
+
+    /// What was sent has its answer.
+    pub(super) fn settle_sent(&mut self, expect: &Expect, kind: ReplyKind, bytes: &[u8]) {
+        if !expect.is_own() {
+            self.session.outbox.answered_one();
+        }
+        self.expects.met(expect);
+        if expect.write {
+            self.session.seat.gate.write_ended(1);
+        }
+        self.settle_pause(&expect.what, kind, bytes);
+    }
+
+    /// Scripts that were known to the server are not any more.
+    pub(super) fn scripts_flushed(&self) {
+        let session = &self.session;
+        let by = session.identity.credentials.as_deref();
+        session.seat.scripts.store().flushed(&self.links.node, by);
     }
 
     /// The server is still in a transaction, or watches, although the proxy took it for over:
@@ -241,7 +275,7 @@ fn is_unknown(reply: &[u8]) -> bool {
 }
 
 /// What the frame at the front of `input` is; `None` until enough of it has arrived.
-fn peek(input: &[u8], keeps: Keeps, subscribed: bool) -> Option<Frame> {
+fn peek(input: &[u8], keeps: Keeps, in_arrays: bool) -> Option<Frame> {
     let head = input.get(..PEEK_BYTES.min(input.len())).unwrap_or_default();
     match head.first()? {
         b'+' if keeps == Keeps::Monitor => match head.get(1)? {
@@ -249,9 +283,7 @@ fn peek(input: &[u8], keeps: Keeps, subscribed: bool) -> Option<Frame> {
             _ => Some(Frame::Answer),
         },
         b'>' => first_word(head, input.len()).map(|word| by_word(word, Frame::Unasked)),
-        b'*' if subscribed || keeps == Keeps::Subscriptions => {
-            first_word(head, input.len()).map(|word| by_word(word, Frame::Answer))
-        }
+        b'*' if in_arrays => first_word(head, input.len()).map(|word| by_word(word, Frame::Answer)),
         _ => Some(Frame::Answer),
     }
 }
@@ -291,7 +323,9 @@ mod tests {
 
     #[test]
     fn messages_confirmations_and_answers_are_told_apart() {
-        let check = |input: &[u8], keeps, expected| assert_eq!(peek(input, keeps, false), expected);
+        let check = |input: &[u8], keeps, expected| {
+            assert_eq!(peek(input, keeps, keeps == Keeps::Subscriptions), expected)
+        };
         let subscribed = Keeps::Subscriptions;
         check(
             b"*3\r\n$7\r\nmessage\r\n$1",

@@ -68,8 +68,14 @@ pub(super) enum Awaited {
     Queued,
     /// `EXEC`, `DISCARD`, `UNWATCH`: the connection is clean after it, unless it is refused.
     Cleaning,
-    /// `EXEC` of a transaction with commands about the session in it.
+    /// `EXEC` of a transaction with commands in it that mean something to the session.
     Exec(Vec<Queued>),
+    /// `EXEC` whose reply is taken element by element: see [`super::unfold`].
+    Unfolding,
+    /// One of those elements.
+    Element,
+    /// The one that answers this `CLIENT REPLY`.
+    ReplyMode(Bytes),
     /// A command about the session.
     Session(Local, Bytes),
     /// Takes back what such a command left on the connection.

@@ -278,14 +278,12 @@ impl Relay<'_> {
             self.judge_later(len);
             return Ok(Some(Feed::Scripts(len)));
         }
-        if let Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) = verdict.path {
-            if self.transaction.is_some() {
-                return Ok(self.refuse(len, "ERR subscribing is not possible in a transaction"));
-            }
-            if !self.expects.is_empty() {
-                self.judge_later(len);
-                return Ok(Some(Feed::Wait));
-            }
+        if let Path::Pinned(Pin::Subscribe(_) | Pin::Unsubscribe(_)) = verdict.path
+            && self.transaction.is_none()
+            && !self.expects.is_empty()
+        {
+            self.judge_later(len);
+            return Ok(Some(Feed::Wait));
         }
         if verdict.path == Path::Pinned(Pin::Tracking) && self.needs_target(len) {
             self.judge_later(len);

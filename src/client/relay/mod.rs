@@ -7,6 +7,7 @@
 //!
 //! * [`feed`]: requests, client to server.
 //! * [`queue`]: commands of a transaction, and its `EXEC`.
+//! * [`unfold`]: the reply to an `EXEC`, element by element.
 //! * [`subscribe`]: what the session is subscribed to.
 //! * [`ask`]: commands about the session itself.
 //! * [`expects`]: what the server owes.
@@ -44,6 +45,7 @@ mod shown;
 mod subscribe;
 mod tracking;
 mod tunnel;
+mod unfold;
 mod upload;
 
 use std::future::{Future, poll_fn};
@@ -61,6 +63,7 @@ use self::refused::Queueing;
 use self::shown::Shown;
 use self::subscribe::Subscriptions;
 use self::tracking::Tracking;
+use self::unfold::Unfolding;
 use self::upload::Upload;
 use super::links::NodeLinks;
 use super::local::OwnLink;
@@ -156,6 +159,8 @@ struct Relay<'s> {
     /// The connection is closed, not given back, when the session leaves it.
     spent: bool,
     subscriptions: Subscriptions,
+    /// The reply to an `EXEC` that is taken element by element.
+    unfolding: Option<Unfolding>,
     /// What the subscription under way adds, to be forgotten when the server refuses it.
     subscribing: Vec<Bytes>,
     /// A pause that the server has not answered yet.
@@ -217,6 +222,7 @@ impl<'s> Relay<'s> {
             target: None,
             spent: false,
             subscriptions: Subscriptions::default(),
+            unfolding: None,
             subscribing: Vec::new(),
             pausing: None,
             upload: None,
@@ -314,6 +320,7 @@ impl<'s> Relay<'s> {
             && !self.shown.0.is_wanted()
             && !self.session.modes.any()
             && self.upload.is_none()
+            && self.unfolding.is_none()
     }
 
     fn leave(self) {

@@ -2,7 +2,8 @@
 //! [`crate::client::pause`] before the server can act on it.
 //!
 //! **Invariant:** the reply that settles a note is its own: nothing else is expected when a pause, or
-//! the `EXEC` of a transaction with one in it, is sent.
+//! the `EXEC` of a transaction with one in it, is sent. The same holds for an `EXEC` whose reply
+//! changes the session, so that it never stands behind something that is refused.
 
 use super::super::pause::Noted;
 use super::{Awaited, Relay};
@@ -21,10 +22,9 @@ impl Relay<'_> {
     pub(super) fn needs_quiet(&self, verdict: &Verdict) -> bool {
         match verdict.path {
             Path::Pinned(Pin::Tunnel | Pin::Pause | Pin::Unpause) => self.transaction.is_none(),
-            Path::Pinned(Pin::Exec) => self
-                .transaction
-                .as_ref()
-                .is_some_and(|open| open.pause.is_some()),
+            Path::Pinned(Pin::Exec) => self.transaction.as_ref().is_some_and(|open| {
+                open.pause.is_some() || !open.effects.is_empty() || self.unfolds(open)
+            }),
             _ => false,
         }
     }

@@ -8,6 +8,7 @@
 
 use bytes::Bytes;
 
+use super::ask::Effect;
 use super::tracking::{ASK, Change};
 use super::{Awaited, Keeps, Relay, keeps_after};
 use crate::client::state::{Stand, Transaction};
@@ -41,20 +42,23 @@ impl Relay<'_> {
                     self.keeps = Keeps::Unknown;
                 }
                 let answer = open.as_ref().and_then(|open| self.instead_of_exec(open));
-                let locals = open.as_mut().map(|open| std::mem::take(&mut open.locals));
-                let locals = locals.unwrap_or_default();
+                let unfolds = open.as_ref().is_some_and(|open| self.unfolds(open));
+                let effects = open.as_mut().map(|open| std::mem::take(&mut open.effects));
+                let effects = effects.unwrap_or_default();
                 if let Some(open) = &mut open {
                     open.watched = std::mem::take(&mut self.watching);
                 }
                 match answer {
                     Some(answer) => self.send_own(DISCARD, Awaited::Substitute(answer)),
                     None => {
-                        let what = if locals.is_empty() {
-                            Awaited::Cleaning
+                        if unfolds {
+                            self.send(request, Awaited::Unfolding, true);
+                            self.unfold(effects);
+                        } else if effects.is_empty() {
+                            self.send(request, Awaited::Cleaning, true);
                         } else {
-                            Awaited::Exec(locals)
-                        };
-                        self.send(request, what, true);
+                            self.send(request, Awaited::Exec(effects), true);
+                        }
                         if let Some(exec) = self.expects.back_mut() {
                             exec.transaction = open.map(Box::new);
                         }
@@ -74,6 +78,13 @@ impl Relay<'_> {
             Some(Pin::Watch) if self.is_broken() => self.fail_transaction(WATCH_INSIDE.to_vec()),
             // The server says that they do not belong here, and goes on with the transaction.
             Some(Pin::Multi | Pin::Watch) => self.send(request, Awaited::Queued, false),
+            Some(Pin::Subscribe(kind)) => self.queue_subscribe(request, kind),
+            Some(Pin::Unsubscribe(kind)) => {
+                self.queue(Effect::Unsubscribe(kind), request.clone(), request, false);
+            }
+            Some(Pin::ScriptFlush) => {
+                self.queue(Effect::ScriptFlush, request.clone(), request, true);
+            }
             _ => {
                 if self.is_broken() {
                     return self.pretend_queued();

@@ -112,8 +112,10 @@ impl Relay<'_> {
             transaction.is_some() || matches!(what, Awaited::Multi | Awaited::Queued);
         if self.withheld.is_none() {
             self.refused_transaction = transaction.map(|mut open| {
-                if let Awaited::Exec(locals) = &mut what {
-                    open.locals = std::mem::take(locals);
+                if let Awaited::Exec(effects) = &mut what {
+                    open.effects = std::mem::take(effects);
+                } else if let Some(unfolding) = self.unfolding.take() {
+                    open.effects = unfolding.into_effects();
                 }
                 open
             });

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
+use super::ask::Effect;
 use super::{Awaited, Keeps, Relay};
 use crate::resp::command::SubKind;
 use crate::resp::scan::{ReplyKind, args};
@@ -38,16 +39,41 @@ impl Subscriptions {
 
 impl Relay<'_> {
     pub(super) fn subscribe(&mut self, request: &Bytes, kind: SubKind) {
-        let names: Vec<&[u8]> = args(request).skip(1).collect();
-        let confirmations = names.len().max(1);
-        let set = self.subscriptions.of(kind);
-        if set.len().saturating_add(names.len()) > SUBSCRIPTIONS_MAX {
-            let text = format!("-ERR more than {SUBSCRIPTIONS_MAX} subscriptions\r\n");
-            self.session.say(text.as_bytes());
-            return;
+        if !self.has_room_for(request, kind, 0) {
+            return self.session.say(too_many().as_bytes());
         }
+        let confirmations = self.subscribes(request, kind);
+        self.become_receiver();
+        self.send(request, Awaited::Confirm(kind, confirmations), false);
+    }
+
+    pub(super) fn unsubscribe(&mut self, request: &Bytes, kind: SubKind) {
+        let confirmations = self.unsubscribes(request, kind);
+        self.send(request, Awaited::Confirm(kind, confirmations), false);
+    }
+
+    /// Subscribes when `EXEC` runs it.
+    pub(super) fn queue_subscribe(&mut self, request: &Bytes, kind: SubKind) {
+        let queued = self.transaction.as_ref().map_or(0, |open| open.subscribes);
+        if !self.has_room_for(request, kind, queued) {
+            return self.fail_transaction(too_many().into_bytes());
+        }
+        if let Some(open) = &mut self.transaction {
+            open.subscribes += args(request).skip(1).count();
+        }
+        self.queue(Effect::Subscribe(kind), request.clone(), request, false);
+    }
+
+    fn has_room_for(&mut self, request: &[u8], kind: SubKind, queued: usize) -> bool {
+        let more = queued.saturating_add(args(request).skip(1).count());
+        self.subscriptions.of(kind).len().saturating_add(more) <= SUBSCRIPTIONS_MAX
+    }
+
+    /// The server is subscribing the session: how many confirmations it will send.
+    pub(super) fn subscribes(&mut self, request: &[u8], kind: SubKind) -> usize {
         self.subscribing.clear();
-        for name in names {
+        let set = self.subscriptions.of(kind);
+        for name in args(request).skip(1) {
             let name = Bytes::copy_from_slice(name);
             if set.insert(name.clone()) {
                 self.subscribing.push(name);
@@ -56,26 +82,23 @@ impl Relay<'_> {
         if self.keeps == Keeps::Nothing {
             self.keeps = Keeps::Subscriptions;
         }
-        self.become_receiver();
-        self.send(request, Awaited::Confirm(kind, confirmations), false);
+        args(request).skip(1).count().max(1)
     }
 
-    pub(super) fn unsubscribe(&mut self, request: &Bytes, kind: SubKind) {
-        let names: Vec<&[u8]> = args(request).skip(1).collect();
+    /// The same of the end of subscriptions.
+    pub(super) fn unsubscribes(&mut self, request: &[u8], kind: SubKind) -> usize {
+        self.subscribing.clear();
         let set = self.subscriptions.of(kind);
-        let confirmations = if names.is_empty() {
-            set.len().max(1)
-        } else {
-            names.len()
-        };
-        if names.is_empty() {
+        let names = args(request).skip(1).count();
+        if names == 0 {
+            let confirmations = set.len().max(1);
             set.clear();
+            return confirmations;
         }
-        for name in names {
+        for name in args(request).skip(1) {
             set.remove(name);
         }
-        self.subscribing.clear();
-        self.send(request, Awaited::Confirm(kind, confirmations), false);
+        names
     }
 
     /// Something that was received is not any more.
@@ -121,4 +144,8 @@ impl Relay<'_> {
             receiver.moved_to(self.epoch);
         }
     }
+}
+
+fn too_many() -> String {
+    format!("-ERR more than {SUBSCRIPTIONS_MAX} subscriptions\r\n")
 }

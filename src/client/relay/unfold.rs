@@ -1,0 +1,232 @@
+//! The reply to an `EXEC`, element by element.
+//!
+//! The array that a server announces says how many commands it runs, not how many replies follow: a
+//! `SUBSCRIBE` answers once for each channel, `CLIENT REPLY OFF` and what stands behind it not at
+//! all, and what the client receives of its own (a message that the transaction publishes, a line of
+//! `MONITOR`) stands between the elements. The header is passed on by itself, and then each
+//! command gets the reply that it would get outside a transaction.
+//!
+//! The server runs `CLIENT REPLY ON` for every `CLIENT REPLY`, since it has to answer the proxy, and what
+//! the client asked for is done here.
+//!
+//! **Invariant:** such an `EXEC` is sent with nothing else expected, and nothing is sent behind it
+//! before its last element: what it means depends on them. Its connection is not given back.
+//!
+//! Trade-offs: when the master turns out not to be one only in the middle of the array, as it may for
+//! a script, the script's error reaches the client: what stands before it was executed and told. In
+//! RESP2 nothing but its first word tells a message from an array; where a command that writes
+//! nothing has to answer, an array that begins with `message` is its answer.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::ask::{Effect, Queued};
+use super::{Awaited, Expect, Keeps, Relay};
+use crate::client::state::{ReplyMode, Transaction};
+use crate::resp::command::classify;
+use crate::resp::scan::{ReplyKind, args};
+use crate::upstream::lane::ReplySink;
+use crate::upstream::on_way::request_len;
+
+/// The longest header of an array that a server writes.
+const HEADER_BYTES_MAX: usize = 32;
+
+/// Where such a reply stands.
+pub(super) struct Unfolding {
+    /// The transaction, once its header is here, and where its next command begins.
+    open: Option<(Box<Transaction>, usize)>,
+    at: usize,
+    count: usize,
+    effects: VecDeque<Queued>,
+    /// What the client sees of the elements to come, and which replies it wants behind them.
+    mute: bool,
+    then: ReplyMode,
+    /// The command that answers next may have something published.
+    may_publish: bool,
+}
+
+impl Unfolding {
+    /// What was asked for, when nothing of it was run.
+    pub(super) fn into_effects(self) -> Vec<Queued> {
+        self.effects.into()
+    }
+
+    /// Takes the next command out of the queue.
+    fn step(&mut self) -> Option<Queued> {
+        self.may_publish = true;
+        if let Some((open, begin)) = &mut self.open
+            && let Some(rest) = open.queue().and_then(|queue| queue.get(*begin..))
+            && let Some(request) = request_len(rest).and_then(|len| rest.get(..len))
+        {
+            *begin += request.len();
+            let words: Vec<&[u8]> = args(request).collect();
+            let name = words.first().copied().unwrap_or_default();
+            self.may_publish = classify(name, |at| words.get(at).copied(), words.len()).writes;
+        }
+        let is_due = self.effects.front().is_some_and(|next| next.at == self.at);
+        self.at += 1;
+        is_due.then(|| self.effects.pop_front()).flatten()
+    }
+}
+
+impl Relay<'_> {
+    /// Whether the reply to the `EXEC` of this transaction may have more or fewer parts than it says.
+    pub(super) fn unfolds(&self, open: &Transaction) -> bool {
+        let receives = self.keeps == Keeps::Monitor || !self.subscriptions.is_empty();
+        (receives && self.session.seat.master_lets_go())
+            || open.effects.iter().any(|queued| queued.effect.unfolds())
+    }
+
+    /// An `EXEC` has been sent whose reply is to be taken so.
+    pub(super) fn unfold(&mut self, effects: Vec<Queued>) {
+        if effects.iter().any(|queued| queued.effect.subscribes()) {
+            self.become_receiver();
+        }
+        self.unfolding = Some(Unfolding {
+            open: None,
+            at: 0,
+            count: 0,
+            effects: effects.into(),
+            mute: self.expects.back().is_some_and(|exec| exec.mute),
+            then: self.session.reply_mode,
+            may_publish: false,
+        });
+    }
+
+    /// Takes the header of the array when it is in front; `None` until all of it is here.
+    pub(super) fn take_header(&mut self) -> Option<()> {
+        let is_due = matches!(
+            self.expects.front(),
+            Some(Expect {
+                what: Awaited::Unfolding,
+                ..
+            })
+        );
+        if !is_due || self.link.input.first() != Some(&b'*') {
+            return Some(());
+        }
+        let head = self.link.input.iter().take(HEADER_BYTES_MAX);
+        let len = head
+            .clone()
+            .position(|byte| *byte == b'\n')
+            .map(|at| at + 1);
+        let Some(len) = len else {
+            return (head.count() == HEADER_BYTES_MAX).then_some(());
+        };
+        let Some(count) = self.link.input.get(1..len).and_then(number) else {
+            // No array: a transaction that was not run.
+            return Some(());
+        };
+        let header = self.link.input.split_to(len).freeze();
+        let exec = self.expects.pop_front()?;
+        if !exec.mute {
+            self.session.outbox.deliver(&header);
+        }
+        self.settle_sent(&exec, ReplyKind::Ordinary, &header);
+        self.spent = true;
+        if let Some(unfolding) = &mut self.unfolding {
+            unfolding.open = exec.transaction.map(|open| (open, 0));
+            unfolding.count = count;
+        }
+        self.expect_element();
+        Some(())
+    }
+
+    /// Whether the elements of the array are being told.
+    pub(super) fn is_unfolding(&self) -> bool {
+        let unfolding = self.unfolding.as_ref();
+        unfolding.is_some_and(|unfolding| unfolding.open.is_some())
+    }
+
+    /// Whether an array in RESP2 that begins like a message is one.
+    pub(super) fn may_be_message(&self) -> bool {
+        !self.is_unfolding() || self.unfolding.as_ref().is_some_and(|it| it.may_publish)
+    }
+
+    /// Expects the reply of the next command, if there is one.
+    pub(super) fn expect_element(&mut self) {
+        let Some(unfolding) = &mut self.unfolding else {
+            return;
+        };
+        if unfolding.at == unfolding.count {
+            self.session.reply_mode = unfolding.then;
+            return self.unfolded();
+        }
+        let effect = unfolding.step();
+        let mute = unfolding.mute;
+        let what = match effect {
+            None => Awaited::Element,
+            Some(Queued {
+                effect, request, ..
+            }) => match effect {
+                Effect::Session(local) => Awaited::Session(local, request),
+                Effect::Replies => Awaited::ReplyMode(request),
+                Effect::ScriptFlush => Awaited::ScriptFlush,
+                Effect::Subscribe(kind) => {
+                    let confirmations = self.subscribes(&request, kind);
+                    Awaited::Confirm(kind, confirmations)
+                }
+                Effect::Unsubscribe(kind) => {
+                    let confirmations = self.unsubscribes(&request, kind);
+                    Awaited::Confirm(kind, confirmations)
+                }
+            },
+        };
+        self.expects.push_front(Expect::own(what, mute));
+    }
+
+    /// There is nothing more to it.
+    pub(super) fn unfolded(&mut self) {
+        self.unfolding = None;
+        if self.subscriptions.is_empty() && self.keeps == Keeps::Subscriptions {
+            self.keeps = Keeps::Nothing;
+        }
+        self.receives_less();
+        self.receiver_settled();
+    }
+
+    /// The scripts of the transaction have been flushed; those behind the flush are known again.
+    pub(super) fn flushed_in_unfolding(&mut self) {
+        let Some(unfolding) = &self.unfolding else {
+            return;
+        };
+        if let Some((open, begin)) = &unfolding.open {
+            let behind = open.queue().and_then(|queue| queue.get(*begin..));
+            self.session.note_scripts(behind.unwrap_or_default());
+        }
+    }
+
+    /// The server has run the `CLIENT REPLY ON` that stands for this request.
+    pub(super) fn replies_change(&mut self, request: &[u8], reply: &Bytes, kind: ReplyKind) {
+        let Some(unfolding) = &mut self.unfolding else {
+            return;
+        };
+        let word = args(request).nth(2).unwrap_or_default();
+        if kind != ReplyKind::Error {
+            if word.eq_ignore_ascii_case(b"off") {
+                unfolding.mute = true;
+                unfolding.then = ReplyMode::Off;
+                return;
+            }
+            if word.eq_ignore_ascii_case(b"skip") {
+                // It counts for the command behind EXEC.
+                if unfolding.then == ReplyMode::On {
+                    unfolding.then = ReplyMode::SkipNext;
+                }
+                return;
+            }
+            unfolding.mute = false;
+            if unfolding.then == ReplyMode::Off {
+                unfolding.then = ReplyMode::On;
+            }
+        }
+        if !unfolding.mute {
+            self.session.outbox.deliver(reply);
+        }
+    }
+}
+
+fn number(line: &[u8]) -> Option<usize> {
+    std::str::from_utf8(line).ok()?.trim_end().parse().ok()
+}
