@@ -129,14 +129,7 @@ async fn a_client_that_wants_no_replies_loses_no_write_in_holds_after_a_refusal(
     let demoted = master.run("REPLICAOF 127.0.0.1 1").await.unwrap();
     assert!(demoted.ok(), "{demoted:?}");
     mute.send(&["INCR", "counter"]).await.unwrap();
-    wait_until("the write is refused", async || {
-        let metrics = proxy.admin.get("/metrics").await.unwrap().body;
-        let refused = metrics
-            .lines()
-            .filter(|line| line.starts_with("pointsman_refused_total"));
-        refused.into_iter().any(|line| !line.ends_with(" 0"))
-    })
-    .await;
+    wait_until("the write is refused", async || refusals(&proxy).await > 0).await;
     assert!(master.run("REPLICAOF NO ONE").await.unwrap().ok());
     counts_to(&mut master, 2).await;
 
@@ -162,6 +155,60 @@ async fn a_client_that_wants_no_replies_loses_no_write_in_holds_after_a_refusal(
         shard.in_sync(&target).await;
     }
     counts_to(&mut master, sent).await;
+}
+
+/// A blocked command has no answer for as long as it likes; what is said of clients is said by the proxy.
+#[tokio::test]
+async fn what_stands_behind_a_refused_write_is_asked_again_as_the_client_asked_it() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy_with(patient()).await;
+    let (mut alone, mut victim) = (client(&proxy).await, client(&proxy).await);
+    let granted = alone.run("CLIENT NO-EVICT on").await.unwrap();
+    assert!(granted.ok(), "it has a connection of its own: {granted:?}");
+    let own = alone.run("CLIENT ID").await.unwrap();
+    let killed = victim.run("CLIENT ID").await.unwrap().text();
+
+    let mut old = shard.wire(0).await;
+    assert!(old.run("REPLICAOF 127.0.0.1 1").await.unwrap().ok());
+    let mut pipeline = Vec::new();
+    put_request(&mut pipeline, &["SET", "k", "v"]);
+    put_request(&mut pipeline, &["CLIENT", "KILL", "ID", &killed]);
+    put_request(&mut pipeline, &["CLIENT", "ID"]);
+    put_request(&mut pipeline, &["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]);
+    alone.send_raw(&pipeline).await.unwrap();
+    wait_until("the write is refused", async || refusals(&proxy).await > 0).await;
+    let mut new = shard.wire(1).await;
+    assert!(new.run("REPLICAOF NO ONE").await.unwrap().ok());
+
+    let written = alone.reply().await.unwrap();
+    assert!(written.ok(), "{written:?}");
+    assert_eq!(
+        alone.reply().await.unwrap(),
+        Value::Int(1),
+        "one was killed"
+    );
+    assert_eq!(alone.reply().await.unwrap(), own);
+    assert!(victim.run("PING").await.is_err(), "it was the one");
+    assert_eq!(new.run("GET k").await.unwrap(), Value::bulk("v"));
+    wait_until("the reader waits", async || {
+        let clients = new.run("INFO clients").await.unwrap().text();
+        clients.contains("blocked_clients:1")
+    })
+    .await;
+    let entry = new.run("XADD s 7-7 f v").await.unwrap();
+    let read = alone.reply().await.unwrap();
+    let first = &read.items()[0].items()[1].items()[0];
+    assert_eq!(first.items()[0], entry);
+}
+
+/// Counted once a second.
+async fn refusals(proxy: &Proxy) -> u64 {
+    let metrics = proxy.admin.get("/metrics").await.unwrap().body;
+    let counts = metrics
+        .lines()
+        .filter(|line| line.starts_with("pointsman_refused_total"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    counts.sum()
 }
 
 async fn counts_to(node: &mut Wire, expected: u64) {

@@ -140,7 +140,8 @@ impl Relay<'_> {
                 open.forget();
             }
         } else {
-            self.send(asked, Awaited::Session(local, request), false);
+            let what = Awaited::Session(local, request.clone());
+            self.send_instead(asked, &request, what, false);
         }
     }
 

@@ -223,6 +223,14 @@ impl Expects {
         self.queue.iter().any(|expect| !expect.is_own())
     }
 
+    /// Whether the client's last request under way is about its data: only such ones are refused for the
+    /// node's role, and nothing about the session is sent behind them.
+    pub(super) fn is_last_about_data(&self) -> bool {
+        let mut asked = self.queue.iter().rev().filter(|expect| !expect.is_own());
+        let last = asked.next();
+        last.is_some_and(|last| !matches!(last.what, Awaited::Session(..)))
+    }
+
     /// The connection is left: nothing is expected of it any more.
     pub(super) fn leave(&mut self) {
         let writes = self.queue.iter().filter(|expect| expect.write).count();

@@ -249,6 +249,10 @@ impl Relay<'_> {
             self.judge_later(len);
             return Ok(Some(feed));
         }
+        if self.waits_its_turn(&verdict) {
+            self.judge_later(len);
+            return Ok(Some(Feed::Wait));
+        }
         match verdict.path {
             Path::Refused(text) | Path::Ruled(&Ruled { refusal: text, .. }) => {
                 return Ok(self.refuse(len, text));

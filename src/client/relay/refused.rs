@@ -7,6 +7,9 @@
 //!   repeated only when every one that writes was refused, since then none of them has.
 //! * What a script answers is the script's to say. It is believed, and the script repeated, only when
 //!   its node turns out not to be master any more; on a replica no script can have written.
+//! * A command that waits, and what changes the session or tells of it, is not sent behind a request that
+//!   may be refused: the first would keep what was refused waiting with it, and what the second
+//!   answers is told, and acted on, when it comes. In a pipeline that costs it one round trip.
 //!
 //! **Invariant:** a connection on which something was refused and is repeated is left and closed: it
 //! may hold half a transaction.
@@ -20,7 +23,7 @@ use super::super::withheld::{Answered, Fate};
 use super::ask::next_element;
 use super::queue::QUEUED;
 use super::{Awaited, Expect, Relay};
-use crate::resp::command::classify;
+use crate::resp::command::{self, Path, Pin, classify};
 use crate::resp::refusal::{Refusal, Verdict, judge, refusal};
 use crate::resp::scan::{ReplyKind, args, is_null};
 use crate::upstream::on_way::request_len;
@@ -38,6 +41,20 @@ pub(super) enum Queueing {
 }
 
 impl Relay<'_> {
+    /// Whether the request in front must not stand behind what may be refused, and would.
+    pub(super) fn waits_its_turn(&self, verdict: &command::Verdict) -> bool {
+        if self.transaction.is_some() {
+            return false;
+        }
+        match verdict.path {
+            Path::Pinned(Pin::Blocking | Pin::Wait | Pin::Tracking | Pin::ScriptFlush) => {
+                self.expects.any_of_client()
+            }
+            Path::Local(_) => self.expects.is_last_about_data(),
+            _ => false,
+        }
+    }
+
     /// Whether enough of the error line in front is here to be judged.
     pub(super) fn is_line_here(&self) -> bool {
         judge(&self.link.input) != Verdict::Incomplete
@@ -169,7 +186,7 @@ impl Relay<'_> {
     /// Asks another master for what this one refused, with nothing of the client's expected here.
     pub(super) async fn refused(&mut self) -> Result<(), Closed> {
         if let Some(withheld) = self.withheld.take() {
-            let mut resolved = withheld.resolve(TOO_LATE);
+            let resolved = withheld.resolve(TOO_LATE);
             self.session.outbox.push(&resolved.replies);
             let refused = self.refused_transaction.take().filter(|_| resolved.whole);
             let in_queue = std::mem::take(&mut self.withheld_queue);
@@ -184,9 +201,6 @@ impl Relay<'_> {
             if in_queue && !resolved.whole {
                 // The rest of a transaction must not be executed without its beginning.
                 return Err(Closed::NotCarried);
-            }
-            if let Some(unsent) = self.unsent_wait()? {
-                resolved.again.extend_from_slice(&unsent);
             }
             self.transaction = refused.map(|open| {
                 let mut open = *open;
@@ -213,19 +227,6 @@ impl Relay<'_> {
         self.collected.clear();
         self.blocked_ended();
         self.carry().await
-    }
-
-    /// A command that waits and has not been sent: it follows what was refused.
-    fn unsent_wait(&mut self) -> Result<Option<Bytes>, Closed> {
-        let unsent = self.blocked.as_ref().filter(|one| one.unsent.is_some());
-        let Some(request) = unsent.map(|one| one.request.clone()) else {
-            return Ok(None);
-        };
-        if request.is_empty() {
-            return Err(Closed::NotCarried);
-        }
-        self.blocked_ended();
-        Ok(Some(request))
     }
 
     /// A large request was on its way behind what was refused: what is here of it is its rest.

@@ -7,6 +7,17 @@ use crate::resp::scan::args;
 impl Relay<'_> {
     /// Sends a request of the client and expects its reply.
     pub(super) fn send(&mut self, request: &[u8], what: Awaited, write: bool) {
+        self.send_instead(request, request, what, write);
+    }
+
+    /// Sends something in the place of a request of the client, which is asked again in its own words.
+    pub(super) fn send_instead(
+        &mut self,
+        asked: &[u8],
+        request: &[u8],
+        what: Awaited,
+        write: bool,
+    ) {
         let seat = &self.session.seat;
         if write {
             seat.gate.admit_writes(1);
@@ -21,7 +32,7 @@ impl Relay<'_> {
         self.session
             .presence
             .ran(args(request).next().unwrap_or_default());
-        self.out.extend_from_slice(request);
+        self.out.extend_from_slice(asked);
         self.expects.sent(request, what, write, mute);
     }
 

@@ -270,7 +270,8 @@ impl Relay<'_> {
             return;
         }
         let asked = self.with_target(request);
-        self.send(&asked, Awaited::Tracking(Box::new(change)), false);
+        let what = Awaited::Tracking(Box::new(change));
+        self.send_instead(&asked, request, what, false);
     }
 
     /// The server has agreed to a change.
