@@ -186,6 +186,32 @@ async fn the_slow_log_names_who_ran_a_command_on_a_connection_of_its_own() {
     );
 }
 
+/// Its name and its database are put on its connection before it begins to see, on every master.
+#[tokio::test]
+async fn a_monitor_sees_nothing_of_how_its_own_connection_was_made() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy().await;
+    let (mut monitor, mut writing) = (client(&proxy).await, client(&proxy).await);
+    for line in ["HELLO 3 SETNAME me", "SELECT 1", "MONITOR"] {
+        let reply = monitor.run(line).await.unwrap();
+        assert!(!matches!(reply, Value::Error(_)), "{line}: {reply:?}");
+    }
+    for round in 1..=3 {
+        let marker = format!("marker-{round}");
+        assert!(writing.call(&["SET", "k", &marker]).await.unwrap().ok());
+        loop {
+            let line = monitor.reply().await.unwrap().text();
+            let greets = ["\"HELLO\"", "\"SELECT\"", "\"me\"", "\"MONITOR\""];
+            assert!(!greets.iter().any(|word| line.contains(word)), "{line}");
+            if line.contains(&marker) {
+                break;
+            }
+        }
+        switchover(&proxy, &shard.addr(round % 2)).await;
+        shard.in_sync(&shard.addr(round % 2)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_user_who_may_not_select_stays_in_its_database() {
     let twins = Twins::start().await;
