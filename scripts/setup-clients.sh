@@ -20,6 +20,14 @@ needs python3-venv python3 -c 'import venv, ensurepip'
 # Whoever has a Node.js from elsewhere has npm with it.
 needs nodejs node --version
 needs npm npm --version
+needs gcc cc --version
+needs libhiredis-dev test -e /usr/include/hiredis/hiredis.h
+needs php-cli php --version
+needs php-redis php -r 'exit(extension_loaded("redis") ? 0 : 1);'
+needs ruby-redis ruby -r redis -e 'exit'
+needs golang-go go version
+redigo=/usr/share/gocode/src/github.com/gomodule/redigo
+needs golang-github-gomodule-redigo-dev test -d "$redigo"
 
 if [ ${#missing[@]} -gt 0 ]; then
   if ! command -v apt-get >/dev/null; then
@@ -63,6 +71,15 @@ fi
 
 # A package of its own, in a place of its own: nothing of it is part of Pointsman.
 cargo build --quiet --locked --manifest-path "$programs/rust/Cargo.toml" --target-dir "$place/rust"
+
+mkdir -p "$place/c" "$place/go"
+cc -std=c11 -D_DEFAULT_SOURCE -O1 -Wall -Wextra -Werror \
+  -o "$place/c/hiredis" "$programs/c/hiredis.c" -lhiredis
+# From the distribution's sources, without modules and their proxy.
+GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS= \
+  go build -o "$place/go/redigo" "$programs/go/redigo.go"
+# What else there is of them, the distribution keeps.
+touch "$place/php-redis" "$place/ruby-redis"
 
 "$place/python/bin/python" --version
 echo "node $(node --version)"

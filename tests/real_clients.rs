@@ -43,6 +43,10 @@ clients! {
     ioredis: node("ioredis.js", &[]);
     node_redis_resp2: node("node_redis.js", &["2"]);
     node_redis_resp3: node("node_redis.js", &["3"]);
+    hiredis: program("c/hiredis");
+    redigo: program("go/redigo");
+    phpredis: script("php", "php-redis", "php/phpredis.php");
+    redis_rb: script("ruby", "ruby-redis", "ruby/redis_rb.rb");
     bullmq: node("bullmq.js", &[]).map(|program| program.not_on_kvrocks("BullMQ wants Redis 5"));
 }
 
@@ -54,6 +58,16 @@ fn not_on_kvrocks(program: Program) -> Program {
 fn program(path: &str) -> Option<Program> {
     let program = installed(path);
     available(&[&program]).then(|| Program::new(Command::new(program)))
+}
+
+/// A program in a language whose library the distribution has; `make test-clients` notes that it is
+/// there.
+fn script(language: &str, library: &str, file: &str) -> Option<Program> {
+    available(&[language.as_ref(), &installed(library)]).then(|| {
+        let mut command = Command::new(language);
+        command.arg(source(file));
+        Program::new(command)
+    })
 }
 
 fn python(file: &str, arguments: &[&str]) -> Option<Program> {
