@@ -7,6 +7,7 @@ mod protocol {
     pub mod frames;
     pub mod reading;
     pub mod redis;
+    pub mod tokens;
 }
 
 use pointsman::resp::scan::{

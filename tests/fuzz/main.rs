@@ -20,3 +20,5 @@ mod judging;
 mod replies;
 mod requests;
 mod runner;
+#[path = "../protocol/tokens.rs"]
+mod tokens;

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::tokens::TOKENS;
+
 /// Up to six frames behind each other.
 pub fn pipeline(frame: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<Vec<u8>>> {
     prop::collection::vec(frame, 1..6)
@@ -44,50 +46,6 @@ pub fn resp3_reply() -> impl Strategy<Value = Vec<u8>> {
         }),
     ]
 }
-
-/// What hostile bytes are made of.
-const TOKENS: &[&str] = &[
-    "*",
-    "$",
-    "+",
-    "-",
-    ":",
-    ">",
-    "%",
-    "|",
-    "~",
-    "=",
-    "!",
-    "_",
-    "#",
-    ",",
-    "(",
-    "\r\n",
-    "\r",
-    "\n",
-    "0",
-    "1",
-    "2",
-    "3",
-    "10",
-    "-1",
-    "?",
-    "*1\r\n",
-    "*2\r\n",
-    "$1\r\n",
-    "a\r\n",
-    "$0\r\n\r\n",
-    "|1\r\n",
-    "|0\r\n",
-    "%0\r\n",
-    "99999999999999999999",
-    "9223372036854775807",
-    "\"",
-    "'",
-    "\\",
-    " ",
-    "\0",
-];
 
 /// Bytes that look like the protocol, from afar.
 pub fn hostile() -> impl Strategy<Value = Vec<u8>> {
