@@ -472,6 +472,39 @@ async fn a_refused_subscription_is_none() {
 }
 
 // Each line moved all that was behind it: a megabyte of them stopped a worker for seconds.
+/// What is queued counts: the limit holds when EXEC runs it.
+#[tokio::test]
+async fn at_the_limit_a_client_subscribes_and_past_it_neither_alone_nor_in_a_transaction() {
+    const MAX: usize = 65_536;
+    let shard = Shard::redis(0).await;
+    let proxy = shard.proxy().await;
+    let subscribe = |names: std::ops::Range<usize>| {
+        let words = names.map(|number| number.to_string());
+        ["SUBSCRIBE".to_owned()].into_iter().chain(words)
+    };
+    let mut wire = client(&proxy).await;
+    let too_many = Value::Error(format!("ERR more than {MAX} subscriptions"));
+    let all: Vec<String> = subscribe(0..MAX + 1).collect();
+    assert_eq!(wire.call(&all).await.unwrap(), too_many);
+
+    let half: Vec<String> = subscribe(0..MAX / 2).collect();
+    let rest: Vec<String> = subscribe(MAX / 2..MAX).collect();
+    let queued = Value::Simple("QUEUED".into());
+    for last in ["PING", "SUBSCRIBE one-more"] {
+        assert!(wire.run("MULTI").await.unwrap().ok());
+        assert_eq!(wire.call(&half).await.unwrap(), queued);
+        assert_eq!(wire.call(&rest).await.unwrap(), queued);
+        let reply = wire.run(last).await.unwrap();
+        if last == "PING" {
+            assert!(wire.run("DISCARD").await.unwrap().ok());
+            continue;
+        }
+        assert_eq!(reply, too_many);
+        let refused = wire.run("EXEC").await.unwrap();
+        assert!(refused.text().starts_with("EXECABORT"), "{refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_megabyte_of_typed_commands_is_read_in_its_length() {
     let shard = Shard::redis(0).await;
