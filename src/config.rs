@@ -156,6 +156,7 @@ pub struct SwitchoverConfig {
     pub sync_timeout: Duration,
     pub pause_timeout: Duration,
     pub force_on_timeout: bool,
+    pub silent_proxies: SilentProxies,
     pub drain_timeout: Duration,
     /// In units of the engine's offset: bytes for Redis and Valkey, sequence numbers for Kvrocks.
     pub max_lag: u64,
@@ -163,6 +164,13 @@ pub struct SwitchoverConfig {
     pub config_rewrite: bool,
     /// `host` or `host:port` at which a fenced Kvrocks node reaches the proxy's sink.
     pub fence_address: Option<String>,
+}
+
+/// What the silence of another proxy of the shard means for a switchover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SilentProxies {
+    Abort,
+    Report,
 }
 
 /// `[commands]`: what becomes of commands that would pull the ground away under the proxy.

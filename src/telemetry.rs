@@ -48,6 +48,10 @@ pub mod names {
     pub const WRITES_NOT_CARRIED: &str = "pointsman_writes_not_carried_total";
     /// Counter `{shard}`: nodes that had to copy everything to follow the new master.
     pub const FULL_RESYNCS: &str = "pointsman_full_resyncs_total";
+    /// Counter `{shard, step=hold|route}`: other proxies that did not do what a switchover asked.
+    pub const PROXIES_SILENT: &str = "pointsman_proxies_silent_total";
+    /// Counter `{shard, end=routed|released|expired|stuck}`: holds for another proxy's switchover.
+    pub const HOLDS_FOR_OTHERS: &str = "pointsman_holds_for_others_total";
 }
 
 /// A hold is a matter of milliseconds, so most buckets are there.
@@ -155,6 +159,18 @@ impl SwitchoverMetrics {
         metrics::counter!(names::SWITCHOVERS, &labels).increment(1);
     }
 
+    /// Counts other proxies that did not do what a switchover asked.
+    pub fn proxies_silent(&self, step: &'static str, count: u64) {
+        let labels = [("shard", self.shard.clone()), ("step", step.to_owned())];
+        metrics::counter!(names::PROXIES_SILENT, &labels).increment(count);
+    }
+
+    /// Counts a hold for another proxy's switchover by its end.
+    pub fn stood_by(&self, end: &'static str) {
+        let labels = [("shard", self.shard.clone()), ("end", end.to_owned())];
+        metrics::counter!(names::HOLDS_FOR_OTHERS, &labels).increment(1);
+    }
+
     /// Records how long one phase took.
     pub fn phase(&self, name: &str, took: Duration) {
         let labels = [("shard", self.shard.clone()), ("phase", name.to_owned())];
@@ -239,6 +255,14 @@ fn describe() {
     describe_counter!(
         names::FULL_RESYNCS,
         "Nodes that had to copy everything to follow"
+    );
+    describe_counter!(
+        names::PROXIES_SILENT,
+        "Other proxies that did not do what a switchover asked, by step"
+    );
+    describe_counter!(
+        names::HOLDS_FOR_OTHERS,
+        "Holds for another proxy's switchover, by their end"
     );
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::client::AdminClient;
 use super::{Operator, ShardArg, output};
 use crate::config::Address;
-use crate::switchover::report::{Outcome, Phase, Report};
+use crate::switchover::report::{Outcome, Phase, Proxies, Report};
 use crate::switchover::view::OperationView;
 
 /// How often a running operation is asked for its phases: short beside what a person notices.
@@ -147,12 +147,35 @@ pub fn print(report: &Report) -> anyhow::Result<()> {
             replica.node, replica.resync
         ))?;
     }
+    if let Some(proxies) = &report.proxies {
+        print_proxies(proxies, report.outcome.is_switched())?;
+    }
     for sentinel in &report.sentinels_untold {
         output::line(format!(
             "  Sentinel {sentinel} does NOT KNOW the new master yet"
         ))?;
     }
     output::line(format!("  {:.3} ms in all", report.total_ms))?;
+    Ok(())
+}
+
+/// What the other proxies did; nothing when there is none.
+fn print_proxies(proxies: &Proxies, switched: bool) -> anyhow::Result<()> {
+    if let Some(fault) = &proxies.fault {
+        output::line(format!("  other proxies were NOT TOLD: {fault}"))?;
+    }
+    if proxies.others == 0 {
+        return Ok(());
+    }
+    let (others, held, routed) = (proxies.others, proxies.held.len(), proxies.routed.len());
+    output::line(match switched {
+        true => format!("  other proxies: {others}, of which {held} held and {routed} followed"),
+        false => format!("  other proxies: {others}, of which {held} held"),
+    })?;
+    if proxies.silent_in_hold() > 0 {
+        let silent = proxies.silent_in_hold();
+        output::line(format!("  {silent} other proxies were SILENT"))?;
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use super::read::{self, Findings, Outside, Section};
 use super::shards::{self, ShardRead};
 use super::{
     AdminConfig, CommandAnswer, CommandsConfig, Config, LogFormat, LogLevel, MasterlessReads,
-    ProxyConfig, Purpose, SwitchoverConfig,
+    ProxyConfig, Purpose, SilentProxies, SwitchoverConfig,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -184,6 +184,11 @@ fn read_switchover(mut section: Section<'_, '_>) -> SwitchoverConfig {
         sync_timeout: wait(s, "sync_timeout_ms", 100, WAIT_MS),
         pause_timeout: wait(s, "pause_timeout_ms", 500, WAIT_MS),
         force_on_timeout: s.flag("force_on_timeout", false),
+        silent_proxies: s.choice(
+            "silent_proxies",
+            ("abort", SilentProxies::Abort),
+            &[("report", SilentProxies::Report)],
+        ),
         drain_timeout: wait(s, "drain_timeout_ms", 100, WAIT_MS),
         max_lag: s.number("max_lag", MIB, 0..=1024 * 1024 * MIB),
         demote_timeout: wait(s, "demote_timeout_ms", 5000, WAIT_MS),

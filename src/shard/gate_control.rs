@@ -84,11 +84,8 @@ impl GateControl {
     /// Before writes go on, every session that receives messages gets them from the new master, so
     /// that none that is published by them is lost; that is waited for at most [`MOVE_DEADLINE`].
     pub async fn release(&self, to: GateState) -> HoldStats {
-        if to == GateState::Open && self.everywhere.receivers.load(Ordering::Relaxed) > 0 {
-            let moved = self.ask_all(|moved| GateOrder::Move { moved });
-            if tokio::time::timeout(MOVE_DEADLINE, moved).await.is_err() {
-                tracing::warn!("what clients receive is moved late: messages may be missed");
-            }
+        if to == GateState::Open {
+            self.move_receivers().await;
         }
         let mut total = HoldStats::default();
         for stats in self.ask_all(|done| GateOrder::Release { to, done }).await {
@@ -96,6 +93,18 @@ impl GateControl {
             total.longest_hold = total.longest_hold.max(stats.longest_hold);
         }
         total
+    }
+
+    /// In a hold: every session that receives messages gets them from the node that the route names
+    /// now, when this returns, or has been waited for long enough. Again is no harm.
+    pub async fn move_receivers(&self) {
+        if self.everywhere.receivers.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let moved = self.ask_all(|moved| GateOrder::Move { moved });
+        if tokio::time::timeout(MOVE_DEADLINE, moved).await.is_err() {
+            tracing::warn!("what clients receive is moved late: messages may be missed");
+        }
     }
 
     /// Gives every worker an order and collects the answers. A worker that has stopped gives none.

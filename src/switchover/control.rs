@@ -11,6 +11,7 @@ mod actor;
 mod background;
 mod evidence;
 mod id;
+mod peer;
 mod pulse;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::switchover::control::actor::Actor;
 use crate::switchover::control::evidence::Known;
 use crate::switchover::control::id::operation_id;
+use crate::switchover::control::peer::Others;
 use crate::switchover::exec::measure::{Going, Progress};
 use crate::switchover::exec::{Gates, Routes, Site, Task, Word};
 use crate::switchover::plan::Reason;
@@ -42,6 +44,14 @@ const HISTORY_MAX: usize = 100;
 /// What an operation takes at most beside its hold and its demotion: connections, a role change,
 /// the look at the links.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Begins to listen to the other proxies of a shard.
+fn others<G, R>(site: &Site<G, R>, stopping: &CancellationToken) -> Option<Others> {
+    let peers = site.peers.clone()?;
+    let links = peers.links()?;
+    let heard = peers.run(links, &site.credentials, site.connect_timeout, stopping);
+    Some(Others::new(peers, heard, site.switchover().pause_timeout))
+}
 
 /// One shard as the control path needs it.
 pub struct ShardSeat<G, R> {
@@ -141,6 +151,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 desk: desk.clone(),
                 orders: taken,
                 stopping: stopping.clone(),
+                others: others(&seat.site, &stopping),
                 known: Known::default(),
                 asked: None,
                 judged: 0,

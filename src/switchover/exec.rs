@@ -16,6 +16,7 @@ mod ending;
 pub mod follow;
 mod hands;
 pub mod measure;
+mod others;
 mod perform;
 pub mod site;
 
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use crate::config::{SilentProxies, SwitchoverConfig};
 use crate::switchover::attach::{judge_resyncs, sync_counters};
 use crate::switchover::claim::Claim;
 use crate::switchover::exec::ask::{Claims, Desk, Done};
@@ -37,8 +39,8 @@ pub use crate::switchover::exec::site::{Gates, HoldStats, Opening, Routes, Site}
 use crate::switchover::journal::Begin;
 use crate::switchover::orders::{Orders, SinkAddress};
 use crate::switchover::plan::{
-    self, Alarm, Effect, Event, Facts, Master, Node, OldNow, Reason, Record, State, Terms, Timer,
-    Verdict,
+    self, Alarm, Effect, Event, Facts, Master, Node, OldNow, Reason, Record, Silence, State, Terms,
+    Timer, Verdict,
 };
 use crate::switchover::preflight::{Passed, Question, preflight};
 use crate::switchover::report::{Outcome, ReplicaResync, Resync};
@@ -73,6 +75,8 @@ pub enum Word {
     Abort,
     /// What is left to do is not its business any more.
     Leave(Reason),
+    /// Another proxy has begun to hold, for this operation.
+    Outrun(String),
 }
 
 type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
@@ -86,6 +90,8 @@ enum Side {
     Drained(u64, Result<(), String>),
     Repointed(Box<Followers>),
     Released(HoldStats),
+    /// What came of asking the other proxies.
+    Peers(Event),
 }
 
 /// Those who are to know the new master, apart from the old one.
@@ -135,8 +141,12 @@ pub struct Exec<G, R> {
     /// What the Sentinels have not been told yet.
     telling: Telling,
     side: JoinSet<Side>,
+    /// Looks and dials; of no use once the operation is over.
+    preparing: Option<AbortHandle>,
     hold: Option<Hold>,
     holds: u64,
+    /// The others are being asked.
+    asking: Option<AbortHandle>,
     gate: Opening,
     master: Master,
     timers: [Option<Instant>; 5],
@@ -170,6 +180,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     ) {
         let terms = Terms {
             force_on_timeout: site.switchover().force_on_timeout,
+            silent_proxies: silence(&site.switchover()),
         };
         let sync_timeout_configured = site.switchover().sync_timeout;
         let (from, to, begun) = match &task {
@@ -210,8 +221,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             full_syncs: 0,
             telling: Telling::default(),
             side: JoinSet::new(),
+            preparing: None,
             hold: None,
             holds: 0,
+            asking: None,
             gate: if begun.is_some() {
                 Opening::Shut
             } else {
@@ -252,6 +265,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             if let Some(event) = event {
                 self.step(event);
             }
+        }
+        if let Some(preparing) = self.preparing.take() {
+            preparing.abort();
         }
         while self.side.join_next().await.is_some() {}
     }
@@ -298,6 +314,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             Some(word) = words.recv() => Some(match word {
                 Word::Abort => Event::Abort,
                 Word::Leave(why) => Event::Leave(why),
+                Word::Outrun(by) => Event::Outrun(by),
             }),
         }
     }
@@ -382,6 +399,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 self.measured.released(stats);
                 None
             }
+            Side::Peers(event) => Some(event),
         }
     }
 
@@ -409,6 +427,14 @@ fn index(timer: Timer) -> usize {
         .iter()
         .position(|one| *one == timer)
         .unwrap_or_default()
+}
+
+/// What an operation does about other proxies that do not answer.
+fn silence(settings: &SwitchoverConfig) -> Silence {
+    match settings.silent_proxies {
+        SilentProxies::Abort => Silence::Abort,
+        SilentProxies::Report => Silence::Report,
+    }
 }
 
 /// The outcome of what is under way; waits for ever when nothing is.

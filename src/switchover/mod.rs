@@ -6,7 +6,7 @@
 //! * [`preflight`]: every requirement, looked at and named.
 //! * [`orders`], [`redis`], [`kvrocks`]: what is said to a node, in its engine's words.
 //! * [`attach`], [`resolve`]: the old master and the replicas follow; the fate of a lost promotion.
-//! * [`claim`]: one proxy at a time.
+//! * [`claim`]: one proxy at a time. [`peers`]: the others hold and follow with it.
 //! * [`sentinels`], [`telling`]: those that watch the shard, looked at before and told after.
 //! * [`sink`]: where a fenced Kvrocks is told to replicate from.
 //! * [`journal`]: one durable record before the hold, one after the end.
@@ -23,6 +23,7 @@ pub mod failover;
 pub mod journal;
 pub mod kvrocks;
 pub mod orders;
+pub mod peers;
 pub mod plan;
 pub mod preflight;
 pub mod redis;

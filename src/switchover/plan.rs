@@ -9,8 +9,10 @@
 //!  0. PROXY looks at every node and changes nothing. Fails: refused, every reason named.
 //!     Then the operation is written to the journal. Fails: refused.
 //!  1. PROXY dials what it will need and names its control connections. Fails: refused.
-//!  2. PROXY holds writes and waits for the replies to those under way, up to T(drain).
-//!     OLD is quiet except for those who bypass PROXY. Fails: undo (nothing to lift).
+//!  2. PROXY holds writes and waits for the replies to those under way, up to T(drain). At the same
+//!     time it has the other proxies of the shard do the same ([`peers`](super::peers)), and waits
+//!     for each. OLD is quiet except for those who bypass all of them. Fails: undo (nothing to
+//!     lift); when only another proxy is late, `silent_proxies` decides whether to go on.
 //!  3. Only when the target is far behind, or OLD cuts its replicas off when fenced (Redis before
 //!     7): OLD pauses the others' writes for `pause_timeout_ms`, so that the target can catch up
 //!     while they wait. It protects nothing. Refused: go on without. No reply: undo.
@@ -26,8 +28,9 @@
 //!  7. PROXY promotes TARGET. A reply that says no: undo. No reply: PROXY kills the connection that
 //!     carried it, sees it gone, asks the role, and repeats that until it is known. OLD stays
 //!     fenced; writers wait until T(hold), then they are told that nobody is master.
-//!  8. PROXY publishes the route and releases the writers: TARGET acknowledges writes now, OLD does
-//!     not, and there was no instant in which both did.
+//!  8. PROXY publishes the route, and waits until those that hold with it read from TARGET, too; then
+//!     all release the writers: TARGET acknowledges writes now, OLD does not, and there was no
+//!     instant in which both did. A proxy that is late is reported, and follows by itself.
 //!  9. With 8, OLD's offset is read a last time; at F it follows TARGET, otherwise it stays fenced
 //!     and apart: `switched_with_leak`. Fails: again on T(retry), for ever; T(demote) late: the
 //!     report says pending.
@@ -40,7 +43,10 @@
 //! whoever is under way answers, nobody is asked again, and the report says what was left.
 //!
 //! T(hold) is armed with 2. When it runs out before 7: undo, and the writers are released to OLD
-//! whether or not OLD could be restored, which goes on behind them.
+//! whether or not OLD could be restored, which goes on behind them. The writers of other proxies are
+//! released whenever ours are.
+//!
+//! Another proxy that holds ends an operation before 2: refused.
 //!
 //! After a crash of PROXY [`recover`] asks both nodes. TARGET is master: 8 and on. OLD is master,
 //! or fenced beside a TARGET that answers and is none: undo. Otherwise ask again; nobody is master.
@@ -114,7 +120,7 @@ pub fn phase(state: &State) -> &'static str {
         Stage::Preflight => "preflight",
         Stage::Recording(_) => "journal",
         Stage::Warming => "pre_dial",
-        Stage::Draining => "hold",
+        Stage::Draining(_) => "hold",
         Stage::Pausing => "pause",
         Stage::CatchingUp { .. } => "catch_up",
         Stage::Fencing { .. } => "fence",

@@ -46,8 +46,36 @@ pub struct Report {
     /// Sentinels that do not know the new master yet; they are told in the background.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sentinels_untold: Vec<String>,
+    /// The other proxies of the shard; absent when nobody was asked to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<Proxies>,
     /// Only the preflight ran, and nothing was touched.
     pub dry_run: bool,
+}
+
+/// What the other proxies of the shard did in a switchover. Through one that did not hold, messages may
+/// be lost; through one that did not follow in time, reads may be old.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// How many listened on the old master.
+    pub others: usize,
+    /// Those that held their writes before the fence.
+    pub held: Vec<String>,
+    /// Those that read from the new master before the first write went on.
+    pub routed: Vec<String>,
+    /// Why they could not be counted or told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+impl Proxies {
+    pub fn silent_in_hold(&self) -> u64 {
+        self.others.saturating_sub(self.held.len()) as u64
+    }
+
+    pub fn silent_in_route(&self) -> u64 {
+        self.others.saturating_sub(self.routed.len()) as u64
+    }
 }
 
 /// How a switchover ended.

@@ -34,6 +34,14 @@ pub enum Kinds {
     All,
 }
 
+/// Through which proxies clients meet what others do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Through the same: what was acknowledged through another may be up to 100 ms newer.
+    Own,
+    Every,
+}
+
 /// Clients of many kinds at work.
 pub struct Crowd {
     workers: Vec<Worker>,
@@ -280,6 +288,16 @@ async fn reads(job: Job, of: Arc<Count>, key: String) -> Outcome {
 impl Crowd {
     /// Clients of `proxies`, each kind on each of them; all have begun when this returns.
     pub async fn start(proxies: &[&Proxy], kinds: Kinds) -> Crowd {
+        Crowd::gather(proxies, kinds, Reach::Own).await
+    }
+
+    /// The same, and everybody reads and hears through every proxy what is written and published
+    /// through any.
+    pub async fn start_across(proxies: &[&Proxy], kinds: Kinds) -> Crowd {
+        Crowd::gather(proxies, kinds, Reach::Every).await
+    }
+
+    async fn gather(proxies: &[&Proxy], kinds: Kinds, reach: Reach) -> Crowd {
         let mut crowd = Crowd {
             workers: Vec::new(),
             stop: Arc::default(),
@@ -295,7 +313,12 @@ impl Crowd {
                 crowd.add(format!("scripts{at}"), proxy, scripts);
                 crowd.add_pair(format!("list{at}"), proxy, pushes, waits);
             }
-            crowd.add_messages(format!("messages{at}"), proxy).await;
+            for (other, hearing) in proxies.iter().enumerate() {
+                if other == at || reach == Reach::Every {
+                    let name = format!("messages{at}{other}");
+                    crowd.add_messages(name, proxy, hearing).await;
+                }
+            }
         }
         let counted: Vec<_> = crowd
             .workers
@@ -304,9 +327,9 @@ impl Crowd {
             .map(|worker| (worker.name.clone(), worker.count.clone()))
             .collect();
         for (at, proxy) in proxies.iter().enumerate() {
-            // What was acknowledged through another proxy may be up to 100 ms newer.
             let own = format!("counts{at}");
-            for (name, count) in counted.iter().filter(|(name, _)| name.starts_with(&own)) {
+            let read = |name: &str| reach == Reach::Every || name.starts_with(&own);
+            for (name, count) in counted.iter().filter(|(name, _)| read(name)) {
                 let job = crowd.job(name, &proxy.addr);
                 let (own, of, key) = (job.count.clone(), count.clone(), name.clone());
                 let task = tokio::spawn(reads(job, of, key));
@@ -370,8 +393,8 @@ impl Crowd {
         self.enlist(format!("{name} takes"), None, counts.1, tasks.1);
     }
 
-    async fn add_messages(&mut self, name: String, proxy: &Proxy) {
-        let mut wire = client(proxy).await.with_deadline(SOON);
+    async fn add_messages(&mut self, name: String, proxy: &Proxy, hearing: &Proxy) {
+        let mut wire = client(hearing).await.with_deadline(SOON);
         let subscribed = wire.call(&["SUBSCRIBE", &name]).await.unwrap();
         assert_eq!(subscribed.items().len(), 3, "{subscribed:?}");
         let wire = std::sync::Mutex::new(Some(wire));

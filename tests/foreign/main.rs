@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beside;
 mod by_hand;
 mod crowd;
 mod two_proxies;

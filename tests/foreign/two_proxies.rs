@@ -8,13 +8,13 @@ use crate::crowd::{Crowd, Kinds};
 use crate::support::*;
 
 /// A second proxy of a shard; its journal is its own.
-struct Other {
-    proxy: Proxy,
+pub struct Other {
+    pub proxy: Proxy,
     _workspace: Arc<Workspace>,
 }
 
 impl Other {
-    async fn of(shard: &Shard, settings: Settings) -> Other {
+    pub async fn of(shard: &Shard, settings: Settings) -> Other {
         let workspace = Workspace::create("pointsman-test").expect("a temporary directory");
         let binary = Path::new(env!("CARGO_BIN_EXE_pointsman"));
         let started = Proxy::start(binary, &workspace, &shard.addrs(), &settings).await;

@@ -69,6 +69,28 @@ pub fn always(world: &World) -> Result<(), String> {
     claim(
         old.role != Role::Follows || missing(world) == 0,
         "the old master was attached although it has diverged",
+    )?;
+    beside(world)
+}
+
+/// What is promised for another proxy that has heard everything.
+fn beside(world: &World) -> Result<(), String> {
+    let Some(peer) = world.peer.filter(|peer| !peer.silent) else {
+        return Ok(());
+    };
+    let running = world.plan.is_some() && !world.down;
+    claim(
+        !running || world.old.role != Role::Fenced || peer.held || peer.routed,
+        "another proxy does not hold, and what is published through it reaches nobody",
+    )?;
+    let writes = running && !world.held && world.route == Master::Target;
+    claim(
+        !writes || peer.routed,
+        "writes go to the target while another proxy reads from the old master",
+    )?;
+    claim(
+        !peer.routed || world.target.role == Role::Master,
+        "another proxy reads from a target that is no master",
     )
 }
 
@@ -90,6 +112,8 @@ pub fn at_the_end(world: &World) -> Result<(), String> {
     claim(!old.paused, "the pause was left behind")?;
     claim(world.timers == 0, "a timer runs on when all is over")?;
     claim(!world.held, "writes are still held when all is over")?;
+    let released = world.peer.is_none_or(|peer| !peer.held || peer.silent);
+    claim(released, "another proxy still holds when all is over")?;
     let switched = match (&world.plan, world.said, world.journal) {
         (Some(_), Some((outcome, not_carried, old_now)), _) => {
             said_true(world, outcome, not_carried, old_now)?;

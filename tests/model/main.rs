@@ -18,10 +18,10 @@ mod rules;
 mod walk;
 mod world;
 
-use pointsman::switchover::plan::Dialect;
 use pointsman::switchover::plan::Outcome::{
     Refused, RolledBack, Switched, SwitchedWithLeak, Unknown,
 };
+use pointsman::switchover::plan::{Dialect, Silence};
 use rules::{Flaw, Rules};
 use walk::{Found, walk};
 
@@ -127,6 +127,40 @@ fn nor_when_somebody_else_takes_over_while_it_waits() {
             },
         );
     }
+}
+
+#[test]
+fn beside_another_proxy_nobody_reads_what_is_old_and_no_message_is_lost() {
+    check(
+        "redis, beside another proxy",
+        Rules::beside_another(Dialect::Redis, Silence::Abort),
+    );
+}
+
+#[test]
+fn nor_when_a_silent_proxy_is_only_reported() {
+    check(
+        "redis, beside a silent proxy",
+        Rules::beside_another(Dialect::Redis, Silence::Report),
+    );
+}
+
+#[test]
+fn a_walk_notices_a_fence_that_does_not_wait_for_the_other_proxy() {
+    let rules = Rules::beside_another(Dialect::Redis, Silence::Abort);
+    catches(Flaw::PeerNotAwaited, "reaches nobody", rules);
+}
+
+#[test]
+fn a_walk_notices_a_release_that_does_not_wait_for_the_other_proxy() {
+    let rules = Rules::beside_another(Dialect::Redis, Silence::Abort);
+    catches(Flaw::PeerNotRouted, "another proxy", rules);
+}
+
+#[test]
+fn a_walk_notices_another_proxy_that_is_forgotten() {
+    let rules = Rules::beside_another(Dialect::Redis, Silence::Abort);
+    catches(Flaw::PeerNotReleased, "still holds", rules);
 }
 
 #[test]

@@ -24,6 +24,8 @@ impl World {
                 self.held = true;
                 Event::Drained
             }
+            Effect::HoldPeers => self.hold_peer(flaw),
+            Effect::RoutePeers => self.route_peer(flaw),
             Effect::Pause => {
                 self.old.paused = true;
                 Event::Paused

@@ -4,7 +4,7 @@ use pointsman::switchover::plan::{self, Attach, Effect, Event, Master, Node, See
 
 use crate::claims;
 use crate::rules::{Flaw, Rules};
-use crate::world::{Flight, Journal, Lane, Late, World, bit};
+use crate::world::{Flight, Journal, Lane, Late, Role, World, bit};
 
 impl World {
     pub(crate) fn take_flight(&mut self, lane: Lane) -> Flight {
@@ -45,6 +45,7 @@ impl World {
 
     pub(crate) fn crash(&mut self) {
         self.crashes -= 1;
+        self.leave_peer_alone();
         self.down = true;
         self.plan = None;
         for lane in [Lane::Old, Lane::Target] {
@@ -55,7 +56,7 @@ impl World {
                 self.late |= lateness(&effect);
             }
         }
-        self.flights = [const { Flight::None }; 6];
+        self.flights = [const { Flight::None }; 7];
         self.timers = 0;
         self.held = false;
         self.route = Master::Nobody;
@@ -110,6 +111,18 @@ impl World {
                     continue;
                 }
                 Effect::Alarm(_) | Effect::TooLate => continue,
+                Effect::ReleasePeers => {
+                    self.flights[Lane::Peers as usize] = Flight::None;
+                    if rules.flaw != Some(Flaw::PeerNotReleased) {
+                        self.peer_lets_go();
+                    }
+                    continue;
+                }
+                Effect::HoldPeers => Lane::Peers,
+                Effect::RoutePeers => {
+                    self.flights[Lane::Peers as usize] = Flight::None;
+                    Lane::Peers
+                }
                 Effect::Hold => Lane::Gate,
                 Effect::Preflight | Effect::Warm => Lane::Desk,
                 Effect::Record(_) => Lane::Journal,
@@ -129,6 +142,38 @@ impl World {
             *flight = Flight::Sent(effect);
         }
         Ok(())
+    }
+
+    pub(crate) fn peer_lets_go(&mut self) {
+        if let Some(peer) = &mut self.peer {
+            peer.held = false;
+        }
+    }
+
+    /// Nothing is promised for it any more.
+    pub(crate) fn leave_peer_alone(&mut self) {
+        if let Some(peer) = &mut self.peer {
+            peer.silent = true;
+        }
+    }
+
+    /// It does what it was told, as far as it can see for itself that it is so.
+    pub(crate) fn hold_peer(&mut self, flaw: Option<Flaw>) -> Event {
+        match &mut self.peer {
+            None => Event::NoPeers,
+            Some(peer) => {
+                peer.held = flaw != Some(Flaw::PeerNotAwaited);
+                Event::PeersHold
+            }
+        }
+    }
+
+    pub(crate) fn route_peer(&mut self, flaw: Option<Flaw>) -> Event {
+        let is_master = self.target.role == Role::Master;
+        if let Some(peer) = self.peer.as_mut().filter(|_| is_master) {
+            peer.routed = flaw != Some(Flaw::PeerNotRouted);
+        }
+        Event::PeersRouted
     }
 
     pub(crate) fn execute(&mut self, rules: &Rules, lane: Lane) -> Result<(), String> {
@@ -167,6 +212,8 @@ pub fn refusal(effect: &Effect) -> Option<Event> {
         Effect::Promote => Event::PromotionRefused,
         Effect::Demote { .. } => Event::DemoteRefused,
         Effect::Repoint => Event::RepointFailed,
+        Effect::HoldPeers => Event::PeersSilent,
+        Effect::RoutePeers => Event::PeersRouted,
         _ => return None,
     })
 }

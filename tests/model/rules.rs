@@ -1,6 +1,6 @@
 //! What one walk may contain, and the mistakes it can be told to make.
 
-use pointsman::switchover::plan::{Dialect, Facts, Terms};
+use pointsman::switchover::plan::{Dialect, Facts, Silence, Terms};
 
 /// What one walk may contain.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ pub struct Rules {
     pub crashes: u8,
     /// Somebody else takes over, or the operator does, while it works behind its report or after a crash.
     pub taken_over: bool,
+    /// Another proxy of the shard, and what its silence means.
+    pub peer: Option<Silence>,
     pub flaw: Option<Flaw>,
 }
 
@@ -33,13 +35,26 @@ impl Rules {
             faults: 3,
             crashes: 2,
             taken_over: false,
+            peer: None,
             flaw: None,
+        }
+    }
+
+    /// With another proxy beside, and fewer faults: it doubles what can happen.
+    pub fn beside_another(dialect: Dialect, silence: Silence) -> Rules {
+        Rules {
+            writes: 1,
+            faults: 2,
+            crashes: 1,
+            peer: Some(silence),
+            ..Rules::new(dialect)
         }
     }
 
     pub fn terms(&self) -> Terms {
         Terms {
             force_on_timeout: self.force,
+            silent_proxies: self.peer.unwrap_or_default(),
         }
     }
 
@@ -86,4 +101,10 @@ pub enum Flaw {
     NoRetry,
     /// It ends while an order to a node is under way.
     LeftInHaste,
+    /// Nobody waits until the other proxy holds.
+    PeerNotAwaited,
+    /// Nobody waits until the other proxy reads from the target.
+    PeerNotRouted,
+    /// The other proxy is not told that it is over.
+    PeerNotReleased,
 }

@@ -53,15 +53,18 @@ pub enum Lane {
     Desk,
     Journal,
     Others,
+    /// The other proxies.
+    Peers,
 }
 
-const LANES: [Lane; 6] = [
+const LANES: [Lane; 7] = [
     Lane::Old,
     Lane::Target,
     Lane::Gate,
     Lane::Desk,
     Lane::Journal,
     Lane::Others,
+    Lane::Peers,
 ];
 const TIMERS: [Timer; 5] = [
     Timer::Drain,
@@ -90,6 +93,16 @@ pub enum Journal {
     Ended(Outcome),
 }
 
+/// Another proxy of the shard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Peer {
+    pub held: bool,
+    /// It reads from the target.
+    pub routed: bool,
+    /// It did not hear what it was told, or was left alone with it: nothing is promised for it.
+    pub silent: bool,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct World {
     /// `None` while the proxy is down, and after it found nothing to recover.
@@ -101,7 +114,7 @@ pub struct World {
     pub old: Server,
     pub target: Server,
     pub link: bool,
-    pub flights: [Flight; 6],
+    pub flights: [Flight; 7],
     pub late: u8,
     pub timers: u8,
     pub faults: u8,
@@ -122,6 +135,9 @@ pub struct World {
     /// The plan that runs was begun by a crash.
     pub recovering: bool,
     pub charge: Charge,
+    pub peer: Option<Peer>,
+    /// Times that it may begin to hold for an operation of its own.
+    pub outruns: u8,
 }
 
 /// Who is in charge of the nodes.
@@ -147,6 +163,8 @@ pub enum Action {
     Expire(Timer),
     Abort,
     TakeOver,
+    Outrun,
+    PeerGivesUp,
     Crash,
     Start,
     WriteOld,
@@ -170,6 +188,7 @@ impl Action {
             Execute(_)
                 | Deliver(_)
                 | NoNode(_)
+                | PeerGivesUp
                 | Expire(_)
                 | Start
                 | Replicate
@@ -197,7 +216,7 @@ impl World {
             old: server(Role::Master),
             target: server(Role::Follows),
             link: true,
-            flights: [const { Flight::None }; 6],
+            flights: [const { Flight::None }; 7],
             late: 0,
             timers: 0,
             faults: rules.faults,
@@ -215,6 +234,12 @@ impl World {
                 true => Charge::Disputed,
                 false => Charge::Ours,
             },
+            peer: rules.peer.map(|_| Peer {
+                held: false,
+                routed: false,
+                silent: false,
+            }),
+            outruns: u8::from(rules.peer.is_some()),
         };
         world
             .perform(rules, effects)
@@ -285,9 +310,16 @@ impl World {
                 out.push(Action::Expire(timer));
             }
         }
+        // Its clock starts behind ours, and runs as long.
+        if self.peer.is_some_and(|peer| peer.held) && self.timers & bit(Timer::Hold) == 0 {
+            out.push(Action::PeerGivesUp);
+        }
         if self.down {
             out.push(Action::Start);
         } else {
+            if self.outruns > 0 {
+                out.push(Action::Outrun);
+            }
             if self.aborts > 0 {
                 out.push(Action::Abort);
             }
@@ -364,6 +396,9 @@ impl World {
             }
             Action::Refuse(lane) => {
                 world.faults -= 1;
+                if lane == Lane::Peers {
+                    world.leave_peer_alone();
+                }
                 if let Flight::Sent(effect) = world.take_flight(lane)
                     && let Some(event) = refusal(&effect)
                 {
@@ -384,6 +419,13 @@ impl World {
                 if timer == Timer::Sync && rules.force {
                     world.excused = u8::MAX;
                 }
+                let unheard = matches!(
+                    world.flight(Lane::Peers),
+                    Flight::Sent(_) | Flight::Executed(Event::PeersHold)
+                );
+                if timer == Timer::Hold || timer == Timer::Drain && unheard {
+                    world.leave_peer_alone();
+                }
                 world.tell(rules, Event::Expired(timer))?;
             }
             Action::Abort => {
@@ -397,6 +439,14 @@ impl World {
                     world.tell(rules, Event::Lost(Node::Old))?;
                     world.tell(rules, Event::Lost(Node::Target))?;
                 }
+            }
+            Action::Outrun => {
+                world.outruns -= 1;
+                world.tell(rules, Event::Outrun("theirs".to_owned()))?;
+            }
+            Action::PeerGivesUp => {
+                world.leave_peer_alone();
+                world.peer_lets_go();
             }
             Action::Crash => world.crash(),
             Action::Start => world.start(rules)?,

@@ -108,6 +108,7 @@ impl Scripted {
                 resync: Resync::Partial,
             }],
             sentinels_untold: Vec::new(),
+            proxies: None,
             dry_run: script.orders.last().is_some_and(|(_, _, dry_run)| *dry_run),
         })
     }

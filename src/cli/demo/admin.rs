@@ -36,7 +36,18 @@ pub struct Report {
     pub writes_not_carried: u64,
     pub phases: Vec<Phase>,
     pub replicas: Vec<Resync>,
+    pub proxies: Proxies,
     pub dry_run: bool,
+}
+
+/// The other proxies of the shard.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Proxies {
+    pub others: usize,
+    pub held: Vec<String>,
+    pub routed: Vec<String>,
+    pub fault: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

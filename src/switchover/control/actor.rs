@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::background;
 use super::evidence::{Known, Told, Verdict, verdict_beside};
+use super::peer::{self, Kept, Led, Others};
 use super::{Desk, Operation, Order};
 use crate::shard::doubt::Look;
 use crate::switchover::exec::measure::{Going, Progress};
@@ -29,6 +30,8 @@ pub(super) struct Actor<G, R> {
     pub desk: Arc<Desk>,
     pub orders: mpsc::Receiver<Order>,
     pub stopping: CancellationToken,
+    /// The other proxies of the shard; `None` where it has a single node.
+    pub others: Option<Others>,
     /// The master that clients write to, and who has what it has.
     pub known: Known,
     /// The round in which a doubt is answered.
@@ -83,6 +86,9 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                     self.follow().await;
                     self.listened(news);
                 }
+                said = peer::heard(&mut self.others) => {
+                    self.hear(said).await;
+                }
                 () = self.stopping.cancelled() => break,
             }
         }
@@ -109,6 +115,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let running = Exec::run(self.site.clone(), id, task, progress, words);
         tokio::pin!(running);
         let mut watched = false;
+        let mut kept = Kept::default();
         loop {
             let background = operation.progress.going() == Going::Background;
             if background && !watched {
@@ -123,10 +130,21 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                     self.beside(&operation);
                     self.listened(news);
                 },
+                // What goes on behind a report touches neither gate nor route, and can wait.
+                said = peer::heard(&mut self.others) => if background {
+                    if self.hear(said).await == Led::Elsewhere {
+                        self.leave(&operation);
+                    }
+                } else {
+                    kept.hear(said, &operation);
+                },
             }
         }
         self.take_stock();
         self.desk.running.send_replace(None);
+        if let Some(said) = kept.left() {
+            self.hear(said).await;
+        }
     }
 
     /// After an operation, or its first part: the route is what it has made of it.
@@ -163,9 +181,14 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             let (shard, operation_id) = (&self.site.shard, &operation.id);
             tracing::warn!(%shard, operation = operation_id, ?verdict,
                 "the master was changed by somebody else; what is left of the operation is left");
-            // Full means that it was told before.
-            let _ = operation.words.try_send(Word::Leave(Reason::Superseded));
+            self.leave(operation);
         }
+    }
+
+    /// What is left of an operation is somebody else's business.
+    fn leave(&self, operation: &Operation) {
+        // Full means that it was told before.
+        let _ = operation.words.try_send(Word::Leave(Reason::Superseded));
     }
 
     /// Somebody doubts that the master is one: the nodes are looked at.

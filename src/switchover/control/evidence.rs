@@ -65,6 +65,19 @@ impl Known {
         Some(self.offset?.saturating_sub(has))
     }
 
+    /// Whether what a node says of itself, being master, goes on from what our master was seen to
+    /// have. What was not seen contradicts nothing: somebody else has proven it.
+    pub fn goes_on_in(&self, node: &NodeName, facts: &NodeFacts) -> bool {
+        let same = match (&self.history, &facts.history) {
+            (Some(ours), Some(its)) => ours == its || facts.history_before.as_ref() == Some(ours),
+            _ => true,
+        };
+        let mut replicas = self.replicas.iter();
+        let seen = replicas.find(|(replica, _)| replica == node);
+        let behind = seen.is_some_and(|(_, seen)| facts.offset.is_some_and(|has| has < *seen));
+        same && !behind && !facts.loading
+    }
+
     /// Whether `node` has the history that clients have written to.
     fn is_held_by(&self, node: &NodeName, facts: &NodeFacts) -> bool {
         let goes_on = match (&self.history, &facts.history) {

@@ -44,6 +44,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         };
         let mut report = self.measured.report(outcome, reasons);
         report.writes_not_carried = verdict.not_carried;
+        report.proxies = self.proxies();
         report.replicas = replicas;
         if outcome.is_switched() {
             let untold = self.telling.untold().iter().map(ToString::to_string);
@@ -149,6 +150,12 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         metrics
             .writes_not_carried
             .increment(report.writes_not_carried);
+        if let Some(proxies) = &report.proxies {
+            metrics.proxies_silent("hold", proxies.silent_in_hold());
+            if report.outcome.is_switched() {
+                metrics.proxies_silent("route", proxies.silent_in_route());
+            }
+        }
         if report.hold_ms > 0.0 {
             metrics.hold_seconds.record(report.hold_ms / 1e3);
         }

@@ -28,6 +28,10 @@ impl Gates for GateControl {
         }
     }
 
+    async fn move_receivers(&self) {
+        GateControl::move_receivers(self).await;
+    }
+
     async fn prepare(&self, node: &str, deadline: Duration) -> Result<(), String> {
         GateControl::prepare(self, node, deadline).await
     }

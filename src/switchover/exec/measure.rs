@@ -104,6 +104,7 @@ impl Measured {
             phases: self.phases.clone(),
             replicas: Vec::new(),
             sentinels_untold: Vec::new(),
+            proxies: None,
             dry_run: false,
         }
     }
@@ -182,8 +183,12 @@ impl Progress {
 
     /// The proxy stops; nothing was begun.
     pub fn came_too_late(&self) {
-        let reasons = vec!["the proxy is stopping".to_owned()];
-        let mut report = Measured::start().report(Outcome::Refused, reasons);
+        self.refused("the proxy is stopping".to_owned());
+    }
+
+    /// Nothing was begun, for this reason.
+    pub fn refused(&self, why: String) {
+        let mut report = Measured::start().report(Outcome::Refused, vec![why]);
         let view = self.view();
         (report.id, report.shard) = (view.id, view.shard);
         (report.from, report.to) = (view.from, view.to);

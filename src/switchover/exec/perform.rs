@@ -10,6 +10,9 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             Effect::Warm => self.warm(),
             Effect::Hold => self.begin_hold(),
             Effect::Release => self.release(),
+            Effect::HoldPeers => self.hold_peers(),
+            Effect::RoutePeers => self.route_peers(),
+            Effect::ReleasePeers => self.release_peers(),
             Effect::Publish(master) => self.publish(master),
             Effect::Repoint => self.repoint(),
             Effect::Arm(timer) => self.arm(timer),
@@ -111,7 +114,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         let question = self.question();
         let fence_address = self.site.switchover().fence_address.clone();
         let operation = self.id.clone();
-        self.side.spawn(async move {
+        let preparing = self.side.spawn(async move {
             // What is looked at after the claim is not changed by another proxy any more.
             let mut nodes = vec![&question.from, &question.to];
             nodes.dedup();
@@ -137,6 +140,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 Err(failing) => Side::Preflight(Err(vec![failing])),
             }
         });
+        self.preparing = Some(preparing);
     }
 
     /// Takes over what preflight dialled.
@@ -278,6 +282,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             facts: self.facts?,
             terms: Terms {
                 force_on_timeout: self.site.switchover().force_on_timeout,
+                silent_proxies: silence(&self.site.switchover()),
             },
             started_at_ms: self.measured.started_at_ms(),
             old_life: self.old_life.clone(),
@@ -287,10 +292,15 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     }
 
     fn warm(&mut self) {
-        let (site, to) = (self.site.clone(), self.to.clone());
-        self.side.spawn(async move {
-            Side::Warmed(site.gates.prepare(&to, site.connect_timeout).await)
+        let (site, from, to) = (self.site.clone(), self.from.clone(), self.to.clone());
+        let preparing = self.side.spawn(async move {
+            let (lanes, others) = tokio::join!(
+                site.gates.prepare(&to, site.connect_timeout),
+                others::ready(&site, &from),
+            );
+            Side::Warmed(lanes.and(others))
         });
+        self.preparing = Some(preparing);
     }
 
     fn begin_hold(&mut self) {

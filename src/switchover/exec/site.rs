@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::shard::doubt::Doubts;
 use crate::switchover::journal::Journal;
+use crate::switchover::peers::Peers;
 use crate::telemetry::SwitchoverMetrics;
 use crate::topology::engine::Engine;
 use crate::topology::node::{Credentials, NodeName};
@@ -38,6 +39,11 @@ pub trait Gates: Send + Sync + 'static {
     /// dropped; a release follows in any case.
     fn hold(&self, deadline: Duration) -> impl Future<Output = Result<(), String>> + Send;
     fn release(&self, to: Opening) -> impl Future<Output = HoldStats> + Send;
+    /// A route has been published in a hold: every session that receives messages has them from the
+    /// new master when this returns, or is late.
+    fn move_receivers(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
     /// Opens the lanes to `node` that live sessions will need.
     fn prepare(
         &self,
@@ -74,6 +80,8 @@ pub struct Site<G, R> {
     pub doubts: Doubts,
     /// Those that watch the shard and are told of what becomes of it.
     pub sentinels: Option<Arc<Sentinels>>,
+    /// The other proxies of the shard; `None` where it has a single node.
+    pub peers: Option<Arc<Peers>>,
 }
 
 impl<G, R> Site<G, R> {
@@ -86,13 +94,15 @@ impl<G, R> Site<G, R> {
         routes: R,
         doubts: Doubts,
     ) -> Site<G, R> {
+        let nodes: Vec<NodeName> = shard
+            .nodes
+            .iter()
+            .map(|node| node.as_str().into())
+            .collect();
         Site {
             shard: shard.name.clone(),
-            nodes: shard
-                .nodes
-                .iter()
-                .map(|node| node.as_str().into())
-                .collect(),
+            peers: Peers::of(&shard.name, &nodes),
+            nodes,
             credentials: Credentials::of(shard),
             gates,
             routes,

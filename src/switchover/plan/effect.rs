@@ -82,6 +82,20 @@ pub struct Facts {
 pub struct Terms {
     /// Promote although the target is not equal when `sync_timeout_ms` ends; the loss is reported.
     pub force_on_timeout: bool,
+    /// What becomes of it when another proxy of the shard does not hold.
+    #[serde(default)]
+    pub silent_proxies: Silence,
+}
+
+/// What the silence of another proxy means.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Silence {
+    /// The switchover is undone.
+    #[default]
+    Abort,
+    /// It goes on, and the report says so.
+    Report,
 }
 
 /// Whether an earlier connection of this operation to that node may still execute something.
@@ -149,8 +163,12 @@ pub enum Reason {
     NotWarm,
     #[error("aborted by order")]
     Aborted,
+    #[error("another proxy changes the master: operation {0}; wait until it has ended")]
+    Outrun(String),
     #[error("writes in flight were not answered within drain_timeout_ms")]
     DrainTimeout,
+    #[error("another proxy of this shard did not hold its writes within drain_timeout_ms")]
+    ProxySilent,
     #[error("the target did not catch up within sync_timeout_ms")]
     SyncTimeout,
     #[error("writes were held for pause_timeout_ms without a result")]
@@ -265,6 +283,16 @@ pub enum Effect {
     /// forwarded lacks its reply. Without a deadline of its own: `Timer::Drain` watches it, and
     /// `Release` takes it back.
     Hold,
+    /// *Answered* `PeersHold`, `NoPeers` or `PeersSilent`. Have the other proxies of the shard hold, too,
+    /// and wait until each of them has drained. Without a deadline of its own: `Timer::Drain` watches
+    /// it, and `ReleasePeers` takes it back.
+    HoldPeers,
+    /// *Answered* `PeersRouted`, within a deadline of the executor's. Tell those that hold who is
+    /// master, wait until each of them reads there, and move our own receivers meanwhile. An
+    /// unanswered `HoldPeers` is taken back.
+    RoutePeers,
+    /// *At once.* Those that hold let their writes go on. An unanswered `HoldPeers` is taken back.
+    ReleasePeers,
     /// *Answered* `Paused`, `PauseRefused` or `Lost(Old)`. `CLIENT PAUSE <pause_timeout_ms> WRITE`.
     /// A reply that does not come is `Lost`, never success.
     Pause,
@@ -338,6 +366,8 @@ pub enum Event {
     /// What is left to do is not this operation's business any more, for this reason. Heard by what
     /// goes on behind a report, and after a crash.
     Leave(Reason),
+    /// Another proxy has begun to hold, for this operation of its own.
+    Outrun(String),
     /// A timer that was armed has run out.
     Expired(Timer),
     /// The effect outstanding for that node has no reply and will have none; it may or may not have
@@ -351,6 +381,14 @@ pub enum Event {
     Warmed,
     WarmFailed,
     Drained,
+    /// Every other proxy holds and has drained.
+    PeersHold,
+    /// There is no other.
+    NoPeers,
+    /// They could not be counted or told.
+    PeersSilent,
+    /// Every other proxy reads from the target, or was waited for long enough.
+    PeersRouted,
     Paused,
     /// An error reply: the node does not know it, or may not. No obstacle.
     PauseRefused,

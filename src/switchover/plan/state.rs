@@ -12,6 +12,7 @@ pub struct State {
     /// Who the route names; kept so that a route is published only when it changes.
     pub(super) route: Master,
     pub(super) gate: Gate,
+    pub(super) peers: Peers,
     pub(super) patience: Patience,
     pub(super) old: Slot,
     pub(super) target: Slot,
@@ -26,7 +27,7 @@ pub(super) enum Stage {
     Preflight,
     Recording(Course),
     Warming,
-    Draining,
+    Draining(Awaited),
     Pausing,
     CatchingUp {
         old: Option<u64>,
@@ -72,16 +73,33 @@ pub(super) struct Promise {
     pub(super) carried: u64,
 }
 
-/// Whether an abort came while the first record was being written; the last one waits for it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// Whether it was stopped while the first record was being written; the last one waits for it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Course {
     Going,
-    Aborted,
+    Stopped(Verdict),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Gate {
     Open,
+    Held,
+}
+
+/// Who has to drain.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Awaited {
+    Both,
+    Ourselves,
+    Peers,
+}
+
+/// The other proxies, as far as this operation goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Peers {
+    /// There is none, or they go on as ever.
+    Free,
+    /// They hold, or may.
     Held,
 }
 
@@ -158,6 +176,7 @@ impl State {
             stage,
             route,
             gate: Gate::Open,
+            peers: Peers::Free,
             patience: Patience::Waiting,
             old: Slot::Idle,
             target: Slot::Idle,

@@ -26,6 +26,7 @@ impl Step {
         }
         match (self.state.stage.clone(), event) {
             (stage, Event::Abort) => self.abort(stage),
+            (stage, Event::Outrun(by)) => self.outrun(stage, by),
             (stage, Event::Leave(why)) => self.told_to_leave(&stage, why),
             (stage, event) if self.is_leaving() => self.leaving(stage, event),
             (stage, event) => self.dispatch(stage, event),
@@ -40,7 +41,7 @@ impl Step {
             (Stage::Warming, event) => self.warming(event),
             (stage, Event::Expired(Timer::Hold)) => self.hold_expired(stage),
             (stage, Event::Expired(Timer::Sync)) => self.sync_expired(stage),
-            (Stage::Draining, event) => self.draining(event),
+            (Stage::Draining(awaited), event) => self.draining(awaited, event),
             (Stage::Pausing, event) => self.pausing(event),
             (Stage::CatchingUp { old, target }, event) => self.catching_up(old, target, event),
             (Stage::Fencing { target }, event) => self.fencing(target, event),
@@ -74,15 +75,31 @@ impl Step {
     fn abort(&mut self, stage: Stage) {
         match stage {
             Stage::Preflight => self.report_and_end(nothing_done(Reason::Aborted)),
-            Stage::Recording(_) => self.state.stage = Stage::Recording(Course::Aborted),
+            Stage::Recording(_) => {
+                self.state.stage = Stage::Recording(Course::Stopped(nothing_done(Reason::Aborted)));
+            }
             Stage::Warming => self.close(nothing_done(Reason::Aborted)),
-            Stage::Draining
+            Stage::Draining(_)
             | Stage::Pausing
             | Stage::CatchingUp { .. }
             | Stage::Fencing { .. }
             | Stage::Proving { .. } => self.undo(Reason::Aborted),
             Stage::Undoing(_) => {}
             _ => self.act(Effect::TooLate),
+        }
+    }
+
+    /// Of two that want to, the one that holds already changes the master. One that has not touched
+    /// anything yet makes way; any other is kept apart from it by the claims.
+    fn outrun(&mut self, stage: Stage, by: String) {
+        let verdict = refused(vec![Reason::Outrun(by)]);
+        match stage {
+            Stage::Preflight => self.report_and_end(verdict),
+            Stage::Recording(Course::Going) => {
+                self.state.stage = Stage::Recording(Course::Stopped(verdict));
+            }
+            Stage::Warming => self.close(verdict),
+            _ => {}
         }
     }
 
@@ -103,13 +120,13 @@ impl Step {
 
     fn recording(&mut self, course: Course, event: Event) {
         match event {
-            Event::Recorded(Record::Begin) if course == Course::Aborted => {
-                self.close(nothing_done(Reason::Aborted));
-            }
-            Event::Recorded(Record::Begin) => {
-                self.state.stage = Stage::Warming;
-                self.act(Effect::Warm);
-            }
+            Event::Recorded(Record::Begin) => match course {
+                Course::Stopped(verdict) => self.close(verdict),
+                Course::Going => {
+                    self.state.stage = Stage::Warming;
+                    self.act(Effect::Warm);
+                }
+            },
             // Should the record be on the disk after all, the next start finds a master and a
             // replica, as it must.
             Event::RecordFailed(Record::Begin) => {
@@ -122,35 +139,59 @@ impl Step {
     fn warming(&mut self, event: Event) {
         match event {
             Event::Warmed => {
-                self.state.stage = Stage::Draining;
+                self.state.stage = Stage::Draining(Awaited::Both);
                 self.state.gate = Gate::Held;
+                self.state.peers = Peers::Held;
                 self.act(Effect::Arm(Timer::Hold));
                 self.act(Effect::Arm(Timer::Drain));
                 self.act(Effect::Hold);
+                self.act(Effect::HoldPeers);
             }
             Event::WarmFailed => self.close(refused(vec![Reason::NotWarm])),
             _ => {}
         }
     }
 
-    fn draining(&mut self, event: Event) {
-        match event {
-            Event::Drained => {
-                self.act(Effect::Disarm(Timer::Drain));
-                self.act(Effect::Arm(Timer::Sync));
-                let facts = self.state.facts;
-                if facts.dialect.feeds_behind_fence() && facts.lag <= facts.lag_small {
-                    self.fence();
-                } else if facts.knows_pause {
-                    self.state.traces.pause = true;
-                    self.state.stage = Stage::Pausing;
-                    self.act(Effect::Pause);
-                } else {
-                    self.catch_up();
+    fn draining(&mut self, awaited: Awaited, event: Event) {
+        match (event, awaited) {
+            (Event::Drained, Awaited::Both) => self.state.stage = Stage::Draining(Awaited::Peers),
+            (Event::Drained, _) => self.drained(),
+            (Event::NoPeers, _) => {
+                self.state.peers = Peers::Free;
+                self.peers_hold(awaited);
+            }
+            (Event::PeersHold, _) => self.peers_hold(awaited),
+            (Event::PeersSilent, _) | (Event::Expired(Timer::Drain), Awaited::Peers) => {
+                match self.state.terms.silent_proxies {
+                    Silence::Abort => self.undo(Reason::ProxySilent),
+                    Silence::Report => self.peers_hold(awaited),
                 }
             }
-            Event::Expired(Timer::Drain) => self.undo(Reason::DrainTimeout),
+            (Event::Expired(Timer::Drain), _) => self.undo(Reason::DrainTimeout),
             _ => {}
+        }
+    }
+
+    fn peers_hold(&mut self, awaited: Awaited) {
+        match awaited {
+            Awaited::Both => self.state.stage = Stage::Draining(Awaited::Ourselves),
+            Awaited::Ourselves | Awaited::Peers => self.drained(),
+        }
+    }
+
+    /// Nothing is under way, here or with any other proxy that could be told.
+    fn drained(&mut self) {
+        self.act(Effect::Disarm(Timer::Drain));
+        self.act(Effect::Arm(Timer::Sync));
+        let facts = self.state.facts;
+        if facts.dialect.feeds_behind_fence() && facts.lag <= facts.lag_small {
+            self.fence();
+        } else if facts.knows_pause {
+            self.state.traces.pause = true;
+            self.state.stage = Stage::Pausing;
+            self.act(Effect::Pause);
+        } else {
+            self.catch_up();
         }
     }
 
@@ -232,7 +273,7 @@ impl Step {
 
     fn hold_expired(&mut self, stage: Stage) {
         match stage {
-            Stage::Draining
+            Stage::Draining(_)
             | Stage::Pausing
             | Stage::CatchingUp { .. }
             | Stage::Fencing { .. }
@@ -242,6 +283,8 @@ impl Step {
             }
             Stage::Undoing(_) => self.release_overdue(),
             Stage::Promoting(_) | Stage::Settling(_) => self.release_to_nobody(),
+            // The others were given their time to follow.
+            Stage::Finishing { .. } => self.finishing(Event::PeersRouted),
             _ => {}
         }
     }

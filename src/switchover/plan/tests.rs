@@ -17,6 +17,7 @@ fn after(terms: Terms, facts: Facts, events: &[Event]) -> (State, Vec<Effect>) {
         Event::Recorded(Record::Begin),
         Event::Warmed,
         Event::Drained,
+        Event::NoPeers,
     ];
     for event in prelude.iter().chain(events) {
         (state, effects) = step(&state, event.clone());
@@ -133,6 +134,7 @@ fn a_target_behind_the_end_is_not_promoted_and_one_that_lost_its_link_ends_it() 
 fn what_was_forced_is_reported_and_kept_apart() {
     let terms = Terms {
         force_on_timeout: true,
+        ..Terms::default()
     };
     let promoted = [
         fenced(),

@@ -1,0 +1,53 @@
+//! The proxies of one shard talk through its nodes, so that a switchover of one is a switchover of all.
+//!
+//! Owns the channel `__pointsman__:<shard>`. Without it another proxy learns of a switchover when its
+//! writes are refused, or within 100 ms: its readers see what is older than what was acknowledged
+//! elsewhere, and what is published through it behind the fence reaches nobody.
+//!
+//! # The protocol
+//!
+//! DRIVER is the proxy that carries out an operation, PEER any other.
+//!
+//! 1. With its own hold DRIVER asks OLD how many proxies listen there (`PUBSUB NUMSUB`). Alone: no
+//!    word is said. Otherwise it publishes HOLD.
+//! 2. PEER holds its writes and waits for the replies to those under way, then publishes ACK hold.
+//!    Meanwhile it dials the target and warms its lanes to it.
+//! 3. DRIVER fences when all have acknowledged. `drain_timeout_ms` late: `silent_proxies` decides
+//!    whether it is undone, or goes on and says so in the report.
+//! 4. After the promotion DRIVER publishes ROUTE. PEER asks the target, and OLD, who they are; when
+//!    the one is master and the other is not, it swaps its route, moves those who receive messages,
+//!    and publishes ACK route. Nobody lets a write go on yet.
+//! 5. When all have acknowledged, or [`ROUTE_WITHIN`] is over, DRIVER releases and publishes RELEASE.
+//!    So no write is acknowledged by the target while a proxy still reads from OLD, and no message is
+//!    published there while somebody's subscribers wait elsewhere.
+//! 6. An operation that is undone ends with RELEASE, too.
+//!
+//! PEER gives up by itself when the time in HOLD is over, at most after its own `pause_timeout_ms`,
+//! and no more often than [`allowance`] has it. Then it does what it would do without the channel.
+//! Two that drive at once are kept apart by [`claim`](super::claim): HOLD ends the order of one that has
+//! not begun to hold itself.
+//!
+//! **Invariants:** a message is a hint. It makes nobody route to a node that does not say itself that it
+//! is master, and holds nobody for longer than the limit. Nothing that is heard is kept without a limit.
+//!
+//! # Trade-offs
+//!
+//! * Every proxy listens on *every* node, not only on its master: nothing has to be moved when the
+//!   master changes, a proxy whose route is behind is counted all the same, and ROUTE is heard when OLD
+//!   dies right behind the fence. It costs two idle connections per node; and what is published on a
+//!   master is heard again from its replicas, which is noticed by the operation's id.
+//! * `PUBSUB NUMSUB` counts instead of the answer to `PUBLISH`, which also counts clients that listen to
+//!   everything (`PSUBSCRIBE *`).
+//! * HOLD names the target, which is not known to be master yet: for dialling only.
+
+mod allowance;
+mod call;
+mod channel;
+mod message;
+mod part;
+
+pub use allowance::Allowance;
+pub use call::{ROUTE_WITHIN, Roll};
+pub use channel::{Heard, Links, Peers};
+pub use message::{MESSAGE_BYTES_MAX, Message, Saying, Step};
+pub use part::{End, Part, Then};
