@@ -273,6 +273,29 @@ pub fn split(address: &str) -> Option<(&str, &str)> {
 }
 
 #[cfg(test)]
+impl NodeFacts {
+    /// A Redis node with this role, and nothing else of note.
+    pub fn example(node: NodeName, role: Role) -> Self {
+        Self {
+            node,
+            engine: Engine::Redis,
+            version: Version(7, 0, 0),
+            life: Life::default(),
+            mode: Mode::Standalone,
+            role,
+            offset: Some(1),
+            history: None,
+            history_before: None,
+            history_before_end: None,
+            attached: Vec::new(),
+            loading: false,
+            backlog_bytes: None,
+            syncs: SyncCounters::default(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;

@@ -1,26 +1,9 @@
 use super::*;
-use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::{Life, Mode, SyncCounters};
 
 fn node(name: &str, role: Option<Role>, now: Instant) -> Observed {
     let name: NodeName = name.into();
     let seen_at = role.is_some().then_some(now);
-    let facts = role.map(|role| NodeFacts {
-        node: name.clone(),
-        engine: Engine::Redis,
-        life: Life::default(),
-        version: Version(7, 0, 0),
-        mode: Mode::Standalone,
-        role,
-        offset: Some(1),
-        history: None,
-        history_before: None,
-        history_before_end: None,
-        attached: Vec::new(),
-        loading: false,
-        backlog_bytes: None,
-        syncs: SyncCounters::default(),
-    });
+    let facts = role.map(|role| NodeFacts::example(name.clone(), role));
     Observed {
         identity: Identity::unresolved(name),
         facts,

@@ -1,6 +1,4 @@
 use super::*;
-use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::{Life, Mode, SyncCounters};
 use crate::topology::identity::Identity;
 
 /// What a node says: role, offset, history and the history before.
@@ -11,20 +9,10 @@ fn snapshot(nodes: &[(&str, Says<'_>)], now: Instant) -> Snapshot {
         let name: NodeName = (*name).into();
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let facts = role.clone().map(|role| NodeFacts {
-            node: name.clone(),
-            engine: Engine::Redis,
-            life: Life::default(),
-            version: Version(7, 0, 0),
-            mode: Mode::Standalone,
-            role,
             offset: Some(*offset),
             history: text(history),
             history_before: text(before),
-            history_before_end: None,
-            attached: Vec::new(),
-            loading: false,
-            backlog_bytes: None,
-            syncs: SyncCounters::default(),
+            ..NodeFacts::example(name.clone(), role)
         });
         Observed {
             identity: Identity::unresolved(name),
