@@ -21,10 +21,10 @@ use crate::upstream::connection::{Connection, DialError};
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Cut, Lane};
 use crate::upstream::pinned::Pool;
+use crate::upstream::trial;
 
 /// What a server that is full says to a new connection, before it closes it.
 const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached";
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// How long the answer to "does the node want a password?" counts.
 const PROOF_COUNTS: Duration = Duration::from_secs(1);
 
@@ -182,7 +182,10 @@ impl NodeLinks {
             node: node.to_owned(),
             after: deadline,
         };
-        let (reply, kind) = connection.call(PING, deadline).await.map_err(silent)?;
+        let (reply, kind) = connection
+            .call(trial::request(), deadline)
+            .await
+            .map_err(silent)?;
         if reply.starts_with(TOO_MANY_CLIENTS) {
             let node = node.to_owned();
             return Err(DialError::Refused { node, reply });
@@ -221,7 +224,10 @@ impl NodeLinks {
                 .dial(&Identity::default(), self.connect_timeout)
                 .await
                 .ok()?;
-            connection.call(PING, self.connect_timeout).await.ok()
+            connection
+                .call(trial::request(), self.connect_timeout)
+                .await
+                .ok()
         };
         let told = answer.await;
         told.is_some_and(|(reply, _)| {

@@ -30,13 +30,13 @@ use tokio::time::{Instant, timeout};
 
 use super::super::session::Waited;
 use super::super::state::{Blocked, Closed, ReplyMode};
-use super::feed::PING;
 use super::tracking::Tokens;
 use super::{Again, Awaited, Expect, Relay};
 use crate::resp::command::Pin;
 use crate::resp::refusal::refusal;
 use crate::resp::scan::{is_null, write_request};
 use crate::shard::gate::GateState;
+use crate::upstream::trial;
 
 /// Redis says this to blocked clients when its role changes, and hangs up.
 const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
@@ -63,7 +63,7 @@ impl Relay<'_> {
             unsent: None,
         };
         if pin == Pin::Wait {
-            self.send_own(PING, Awaited::Swallow);
+            self.send_own(trial::request(), Awaited::Swallow);
         }
         let from_now_on = match self.session.seat.master_lets_go() {
             true => Vec::new(),
@@ -147,7 +147,7 @@ impl Relay<'_> {
     pub(super) fn wait_ended(&mut self, answer: &[u8]) {
         self.blocked_ended();
         if is_null(answer) && !self.session.seat.master_lets_go() {
-            self.expect_own(PING, Awaited::Silence, true);
+            self.expect_own(trial::request(), Awaited::Silence, true);
         }
     }
 
@@ -239,7 +239,7 @@ impl Relay<'_> {
             self.send_alone();
             return Ok(());
         }
-        self.expect_own(PING, Awaited::Again(Again::Registered), true);
+        self.expect_own(trial::request(), Awaited::Again(Again::Registered), true);
         self.reopen();
         self.out.extend_from_slice(&again);
         self.expects.push_back(Expect::own(Awaited::Blocking, mute));

@@ -11,6 +11,7 @@ use crate::resp::command::Local;
 use crate::resp::scan::{Reply, ReplyKind};
 use crate::upstream::identity::Resp;
 use crate::upstream::lane::ReplySink;
+use crate::upstream::trial;
 
 /// Bytes from which the kind of a frame can always be told.
 const PEEK_BYTES: usize = 64;
@@ -130,7 +131,9 @@ impl Relay<'_> {
     fn complete(&mut self, bytes: &Bytes, kind: ReplyKind) {
         let for_client = self.frame_is_for_client();
         if self.unasked {
-            self.session.outbox.deliver(bytes);
+            if self.keeps != Keeps::Monitor || !trial::is_shown_in(bytes) {
+                self.session.outbox.deliver(bytes);
+            }
             return;
         }
         let Some(mut expect) = self.expects.pop_front() else {

@@ -11,8 +11,8 @@ use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Pin, Verdict};
 use crate::resp::scan::{Form, Request, RequestScanner};
 use crate::upstream::identity::Resp;
+use crate::upstream::trial;
 
-pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 impl Relay<'_> {
     /// Passes on every request that needs no waiting, and says what the next one needs.
     pub(super) fn feed(&mut self) -> Result<Feed, Closed> {
@@ -140,7 +140,7 @@ impl Relay<'_> {
             _ if self.receiver.is_some() && !self.flushed => {
                 // What the old node sends before this answer was published before the fence.
                 self.flushed = true;
-                self.expect_own(PING, Awaited::Swallow, true);
+                self.expect_own(trial::request(), Awaited::Swallow, true);
                 Ok(Feed::Wait)
             }
             _ => Ok(Feed::Carry),

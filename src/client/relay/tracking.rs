@@ -15,9 +15,9 @@ use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 
-use super::feed::PING;
 use super::{Awaited, Relay};
 use crate::resp::scan::{args, write_request};
+use crate::upstream::trial;
 
 /// Prefixes that one session may have asked for, and bytes of all of them together.
 const PREFIXES_MAX: usize = 4096;
@@ -266,7 +266,7 @@ impl Relay<'_> {
         let change = Change::read(request);
         if self.tracking.is_too_much(&change) {
             let text = format!("-ERR more than {PREFIXES_MAX} prefixes\r\n");
-            self.send_own(PING, Awaited::Substitute(text.into_bytes()));
+            self.send_own(trial::request(), Awaited::Substitute(text.into_bytes()));
             return;
         }
         let asked = self.with_target(request);
