@@ -2,17 +2,19 @@
 //!
 //! A relay withholds the order of the step, or its reply; the blow falls; what was withheld is let
 //! go. Afterwards there is one master, followed by the others, without pause or fence; the outcome
-//! is told; and at the end every history is judged. The outcomes are printed as a table.
+//! is told; and at the end every history is judged. The outcomes are printed as a table, for Redis, and
+//! for Kvrocks where `KVROCKS_BIN` names it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pointsman::cli::demo::servers::EngineKind;
 use tokio::time::sleep;
 
 use crate::dice::Dice;
 use crate::nemesis::{LOST_WITH_PROXY, Party, begin, kill, outcome};
 use crate::proof::judge;
 use crate::runs::{redis, say};
-use crate::support::{Wire, in_phase};
+use crate::support::{Engine, EngineChoice, Wire, in_phase, say_skipped};
 use crate::trap::{Bait, Trap, When};
 use crate::world::{Setting, World};
 
@@ -22,65 +24,104 @@ const ORDERS_MAX: usize = 5;
 /// Past the time that a switchover waits for one who is silent.
 const FROZEN: Duration = Duration::from_millis(1600);
 
-const FENCE: &[u8] = b"OF\r\n$9\r\n127.0.0.1\r\n$1\r\n1\r\n";
-const FOLLOW: &[u8] = b"OF\r\n$9\r\n127.0.0.1\r\n$5\r\n";
-const PROMOTE: &[u8] = b"*3\r\n$9\r\nREPLICAOF\r\n$2\r\nNO\r\n";
-/// A write whose reply is withheld, so that the drain waits.
-const STUCK: &[u8] = b"stuck";
+/// How long a victim's fields on Kvrocks may take: past it nobody is frozen any more.
+const KVROCKS_WITHIN: Duration = Duration::from_secs(100);
 
+/// What a request of a step says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Words {
+    Preflight,
+    /// A write whose reply is withheld, so that the drain waits.
+    Stuck,
+    Fence,
+    Prove,
+    Promote,
+    Follow,
+}
+
+impl Words {
+    /// As an engine is told, with the target at this name.
+    fn of(self, engine: EngineKind, target: &str) -> Vec<u8> {
+        let (host, port) = target.rsplit_once(':').unwrap();
+        let follow = format!("OF\r\n$9\r\n{host}\r\n");
+        let words = match (self, engine) {
+            (Words::Preflight, _) => "pointsman-20".to_owned(),
+            (Words::Stuck, _) => "stuck".to_owned(),
+            (Words::Prove, _) => "INFO".to_owned(),
+            // The only transaction that begins so. Its sink is another one each time.
+            (Words::Fence, EngineKind::Redis) => "MULTI\r\n*4\r\n$6\r\nCONFIG\r\n".to_owned(),
+            // The sink listens at a port of the proxy's: the first order to follow is the fence.
+            (Words::Fence, EngineKind::Kvrocks) => follow,
+            // Redis is asked before whether it would let us.
+            (Words::Promote, EngineKind::Redis) => {
+                "*3\r\n$9\r\nREPLICAOF\r\n$2\r\nNO\r\n".to_owned()
+            }
+            (Words::Promote, EngineKind::Kvrocks) => "OF\r\n$2\r\nNO\r\n".to_owned(),
+            (Words::Follow, _) => format!("{follow}${}\r\n{port}\r\n", port.len()),
+        };
+        words.into_bytes()
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Step {
     name: &'static str,
     at: Party,
-    bait: Bait,
-    /// The promotion has been executed when the blow falls.
-    promoted: bool,
+    words: Words,
+    when: When,
 }
 
 impl Step {
     fn is_delicate(&self) -> bool {
-        self.bait.words == PROMOTE || self.name == "fence executed"
+        self.words == Words::Promote || self.name == "fence executed"
+    }
+
+    /// The promotion has been executed when the blow falls.
+    fn is_promoted(&self) -> bool {
+        self.words == Words::Follow || self.name == "promotion executed"
+    }
+
+    fn bait(&self, engine: EngineKind, target: &str) -> Bait {
+        let behind = (self.words == Words::Prove).then(|| Words::Fence.of(engine, target));
+        Bait {
+            behind,
+            words: self.words.of(engine, target),
+            when: self.when,
+        }
     }
 }
 
-const fn step(name: &'static str, at: Party, words: &'static [u8], when: When) -> Step {
-    let bait = Bait {
-        behind: None,
-        words,
-        when,
-    };
+const fn step(name: &'static str, at: Party, words: Words, when: When) -> Step {
     Step {
         name,
         at,
-        bait,
-        promoted: false,
+        words,
+        when,
     }
 }
 
-fn steps() -> Vec<Step> {
+const STEPS: [Step; 11] = {
     use Party::*;
     use When::*;
-    let mut steps = vec![
-        step("preflight", OldMaster, b"pointsman-20", Before),
-        step("hold, a write is under way", OldMaster, STUCK, After),
-        step("fence ordered", OldMaster, FENCE, Before),
-        step("fence executed", OldMaster, FENCE, After),
-        step("prove", OldMaster, b"INFO", Before),
-        step("promotion ordered", Target, PROMOTE, Before),
-        step("promotion executed", Target, PROMOTE, After),
-        step("demotion ordered", OldMaster, FOLLOW, Before),
-        step("demotion executed", OldMaster, FOLLOW, After),
-        step("other replica ordered to follow", Other, FOLLOW, Before),
-        step("other replica follows", Other, FOLLOW, After),
-    ];
-    for step in &mut steps {
-        if step.name == "prove" {
-            step.bait.behind = Some(FENCE);
-        }
-        step.promoted = step.at == Other || step.bait.words == FOLLOW;
-        step.promoted |= step.name == "promotion executed";
-    }
-    steps
-}
+    [
+        step("preflight", OldMaster, Words::Preflight, Before),
+        step("hold, a write is under way", OldMaster, Words::Stuck, After),
+        step("fence ordered", OldMaster, Words::Fence, Before),
+        step("fence executed", OldMaster, Words::Fence, After),
+        step("prove", OldMaster, Words::Prove, Before),
+        step("promotion ordered", Target, Words::Promote, Before),
+        step("promotion executed", Target, Words::Promote, After),
+        step("demotion ordered", OldMaster, Words::Follow, Before),
+        step("demotion executed", OldMaster, Words::Follow, After),
+        step(
+            "other replica ordered to follow",
+            Other,
+            Words::Follow,
+            Before,
+        ),
+        step("other replica follows", Other, Words::Follow, After),
+    ]
+};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
@@ -129,9 +170,9 @@ async fn field(world: &mut World, step: &Step, victim: Victim, blow: Blow) -> St
     let at = cast.node(world, step.at);
     let relay = world.nodes.all[at].relay.as_ref();
     let trap = relay.expect("a relay").trap.clone();
-    trap.set(step.bait);
+    trap.set(step.bait(world.engine, &cast.to));
     let mut stuck = Wire::connect(&world.proxy.addr).await.unwrap();
-    let id = if step.bait.words == STUCK {
+    let id = if step.words == Words::Stuck {
         stuck.send(&["SET", "stuck", "1"]).await.unwrap();
         assert!(trap.sprung().await, "the write does not arrive");
         let id = begin(world, &cast.to).await.expect("an order");
@@ -145,7 +186,7 @@ async fn field(world: &mut World, step: &Step, victim: Victim, blow: Blow) -> St
         Victim::Node(party) => strike_node(world, cast.node(world, party), blow, &trap).await,
     }
     let (told, report) = outcome(world, &id).await;
-    let hands = world.by_hand;
+    let (hands, crashes) = (world.by_hand, world.crashes);
     world.in_order().await;
     world.go_on().await;
     world.assert_unpaused().await;
@@ -155,12 +196,18 @@ async fn field(world: &mut World, step: &Step, victim: Victim, blow: Blow) -> St
     }
     let is_known = known.contains(&told.as_str());
     assert!(is_known, "{}: {told} {report}", step.name);
-    let may_be = !step.promoted || told.starts_with("switched");
+    let may_be = !step.is_promoted() || told.starts_with("switched");
     assert!(may_be, "{}: {told} {report}", step.name);
-    match world.by_hand - hands {
-        0 => told,
-        count => format!("{told}, {count} by hand"),
+    let mut told = told;
+    for (count, what) in [
+        (world.by_hand - hands, "by hand"),
+        (world.crashes - crashes, "crashed by themselves"),
+    ] {
+        if count > 0 {
+            told += &format!(", {count} {what}");
+        }
     }
+    told
 }
 
 /// Orders the switchover, which comes to the step. Nodes that have just returned may not be ready to be
@@ -215,6 +262,18 @@ async fn strike_node(world: &mut World, victim: usize, blow: Blow, trap: &Trap) 
 
 /// All steps for one victim.
 async fn check(victim: Victim) {
+    check_on(&redis(), victim).await;
+}
+
+/// The same on Kvrocks, where there is one.
+async fn check_kvrocks(victim: Victim) {
+    match Engine::find(EngineChoice::Kvrocks) {
+        Ok(engine) => check_on(&engine, victim).await,
+        Err(error) => say_skipped(&error.to_string()),
+    }
+}
+
+async fn check_on(engine: &Engine, victim: Victim) {
     let mut dice = Dice::new(5);
     let setting = Setting {
         relayed: true,
@@ -222,13 +281,18 @@ async fn check(victim: Victim) {
         past: 0,
         patience_ms: 800,
     };
-    let mut world = World::start(&redis(), setting, &mut dice).await;
+    let mut world = World::start(engine, setting, &mut dice).await;
     // Frozen programs are waited for, which takes long: all of them by `make chaos` alone.
     let whole = std::env::var_os("CHAOS_SECONDS").is_some();
-    let mut table = format!("{victim:?} is killed, is frozen, and what the operation then says:\n");
-    for step in steps() {
+    let began = Instant::now();
+    let is_in_time = || engine.kind == EngineKind::Redis || began.elapsed() < KVROCKS_WITHIN;
+    let mut table = format!(
+        "{:?}: {victim:?} is killed, is frozen, and what the operation then says:\n",
+        engine.kind
+    );
+    for step in STEPS {
         let killed = field(&mut world, &step, victim, Blow::Kill).await;
-        let frozen = match whole || step.is_delicate() {
+        let frozen = match (whole || step.is_delicate()) && is_in_time() {
             true => field(&mut world, &step, victim, Blow::Freeze).await,
             false => "-".to_owned(),
         };
@@ -258,4 +322,24 @@ async fn the_target_may_die_and_return_or_hang_at_every_step() {
 #[tokio::test]
 async fn another_replica_may_die_and_return_or_hang_at_every_step() {
     check(Victim::Node(Party::Other)).await;
+}
+
+#[tokio::test]
+async fn the_proxy_may_die_or_hang_at_every_step_on_kvrocks() {
+    check_kvrocks(Victim::Proxy).await;
+}
+
+#[tokio::test]
+async fn a_kvrocks_master_may_die_and_return_or_hang_at_every_step() {
+    check_kvrocks(Victim::Node(Party::OldMaster)).await;
+}
+
+#[tokio::test]
+async fn a_kvrocks_target_may_die_and_return_or_hang_at_every_step() {
+    check_kvrocks(Victim::Node(Party::Target)).await;
+}
+
+#[tokio::test]
+async fn another_kvrocks_replica_may_die_and_return_or_hang_at_every_step() {
+    check_kvrocks(Victim::Node(Party::Other)).await;
 }

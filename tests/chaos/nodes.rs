@@ -123,6 +123,10 @@ impl Node {
         self.started.signal("CONT").unwrap();
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.started.ended().is_some()
+    }
+
     pub fn kill(&mut self) {
         self.started.kill();
     }

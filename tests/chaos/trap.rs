@@ -18,11 +18,11 @@ pub enum When {
 }
 
 /// What a trap waits for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bait {
     /// Must have been asked on the same connection before, if anything.
-    pub behind: Option<&'static [u8]>,
-    pub words: &'static [u8],
+    pub behind: Option<Vec<u8>>,
+    pub words: Vec<u8>,
     pub when: When,
 }
 
@@ -73,18 +73,20 @@ impl Trap {
     pub async fn request(&self, bytes: &[u8], track: &Track) {
         let when = {
             let mut set = self.bait.lock().unwrap();
-            let Some(bait) = *set else {
+            let Some(bait) = &*set else {
                 return;
             };
             let primed = bait.behind.is_none() || track.primed.load(Relaxed);
-            if bait.behind.is_some_and(|words| contains(bytes, words)) {
+            let behind = bait.behind.as_ref();
+            if behind.is_some_and(|words| contains(bytes, words)) {
                 track.primed.store(true, Relaxed);
             }
-            if !primed || !contains(bytes, bait.words) {
+            if !primed || !contains(bytes, &bait.words) {
                 return;
             }
+            let when = bait.when;
             *set = None;
-            bait.when
+            when
         };
         match when {
             When::Before => self.hold().await,

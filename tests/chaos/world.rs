@@ -41,8 +41,11 @@ pub struct World {
     pub clients: Clients,
     workspace: Arc<Workspace>,
     settings: Settings,
+    pub engine: EngineKind,
     /// Nodes that had to be put right by hand.
     pub by_hand: u64,
+    /// Nodes that crashed by themselves and were started again.
+    pub crashes: u64,
 }
 
 impl World {
@@ -73,7 +76,9 @@ impl World {
             clients,
             workspace,
             settings,
+            engine: engine.kind,
             by_hand: 0,
+            crashes: 0,
         };
         world.go_on().await;
         world
@@ -126,6 +131,7 @@ impl World {
             let Err(why) = self.is_in_order().await else {
                 break;
             };
+            self.revive().await;
             if began.elapsed() > IN_ORDER_WITHIN {
                 let proxy = self.proxy.log_tail();
                 let nodes: String = self.nodes.all.iter().map(Node::log_tail).collect();
@@ -136,6 +142,21 @@ impl World {
                 self.put_right().await;
             }
             pause().await;
+        }
+    }
+
+    /// Kvrocks (commit 5fccd57c) crashes at times, as when it takes a full copy: its supervisor starts
+    /// it again as it was.
+    async fn revive(&mut self) {
+        if self.engine == EngineKind::Redis {
+            return;
+        }
+        for node in &mut self.nodes.all {
+            if node.has_ended() {
+                self.crashes += 1;
+                eprintln!("  crashed by itself: {}", node.log_tail());
+                node.restart(None).await;
+            }
         }
     }
 
