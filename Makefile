@@ -52,7 +52,7 @@ bench:      ## what the proxy costs beside direct, nutcracker, haproxy; options 
 	@scripts/setup.sh bench
 	cargo bench --bench proxy -- $(BENCH_ARGS)
 
-bench-switchover: setup ## how long writes wait in a switchover; options in BENCH_ARGS="-n 4"
+bench-switchover: setup ## how long writes wait in a switchover; options in BENCH_ARGS="-n 4 --value-bytes 1024,16384,131072,1048576"
 	cargo bench --bench switchover -- $(BENCH_ARGS)
 
 .PHONY: bench-memory

@@ -5,7 +5,8 @@
 //! before the switchover: a phase is a number of round trips, and those depend on the machine.
 //!
 //! Keys are never written twice, so that each write can be looked for at the end; servers are
-//! replaced after a few switchovers, so that memory has a bound.
+//! replaced after a few switchovers, so that memory has a bound. Values of several sizes are run one
+//! after the other, the large ones less often, and drawn on one page.
 //!
 //! **Invariant:** a run in which an acknowledged write is missing, a client saw an error or a
 //! switchover ended otherwise than `switched` fails and is not kept.
@@ -14,8 +15,12 @@
 
 #[path = "support/figures.rs"]
 mod figures;
+#[path = "support/holds.rs"]
+mod holds;
 #[path = "support/machine.rs"]
 mod machine;
+#[path = "support/page.rs"]
+mod page;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -39,6 +44,10 @@ use figures::percentile;
 use machine::Machine;
 
 const REPLICAS: usize = 2;
+/// Bytes of a value where none are named.
+const USUAL: u32 = 2048;
+/// So many values on their way make no replica one that lags too far behind.
+const VALUES_BEHIND: u32 = 16;
 /// Switchovers on one set of servers.
 const PER_SET: u32 = 5;
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -59,9 +68,12 @@ struct Args {
     /// Writes per second through the proxy
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
-    /// Bytes of each value
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(48..=1_048_576))]
-    value_bytes: u32,
+    /// Bytes of each value; several, with commas between them, are run one after the other
+    #[arg(long, default_value = "2048", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(48..=1_048_576))]
+    value_bytes: Vec<u32>,
+    /// Most bytes of values per second, in MiB: large values are written less often than --rate says
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    mib_per_s_max: u64,
     /// Client connections
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     connections: u32,
@@ -77,12 +89,22 @@ struct Args {
 }
 
 impl Args {
-    /// What the result is kept as: runs that differ in their load do not replace one another.
-    fn name(&self) -> String {
+    /// Writes per second of values of this size.
+    fn rate_of(&self, value_bytes: u32) -> u64 {
+        let bound = (self.mib_per_s_max << 20) / u64::from(value_bytes);
+        self.rate.min(bound).max(1)
+    }
+
+    /// What the result is kept as: runs that differ in their load do not replace one another. The page
+    /// of several sizes is about no size.
+    fn name(&self, value_bytes: Option<u32>) -> String {
         let usual = Args::parse_from(["switchover"]);
         let mut name = "switchover".to_owned();
         if self.engine != usual.engine {
             name += "-kvrocks";
+        }
+        if value_bytes.is_none() {
+            name += "-sizes";
         }
         for (letter, value, usual) in [
             (
@@ -92,10 +114,11 @@ impl Args {
             ),
             (
                 "v",
-                u64::from(self.value_bytes),
-                u64::from(usual.value_bytes),
+                u64::from(value_bytes.unwrap_or(USUAL)),
+                u64::from(USUAL),
             ),
             ("r", self.rate, usual.rate),
+            ("m", self.mib_per_s_max, usual.mib_per_s_max),
         ] {
             if value != usual {
                 name += &format!("-{letter}{value}");
@@ -167,17 +190,43 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     machine
         .versions
         .push(server.split(" sha=").next().unwrap_or(&server).to_owned());
+    let mut outcomes = Vec::new();
+    for &value_bytes in &args.value_bytes {
+        let outcome = of_size(args, &engine, &machine, value_bytes).await?;
+        if !args.quick {
+            let name = args.name(Some(value_bytes));
+            let file = machine::keep(&machine.date, &name, &outcome)?;
+            eprintln!("kept in {}", file.display());
+        }
+        outcomes.push(outcome);
+    }
+    let page = holds::page(&outcomes, &machine.line());
+    let size = Some(&args.value_bytes).filter(|sizes| sizes.len() == 1);
+    let name = args.name(size.and_then(|sizes| sizes.first().copied()));
+    let file = machine::keep_page(&machine.date, &name, &page, args.quick)?;
+    eprintln!("pictures in {}", file.display());
+    Ok(())
+}
+
+/// All switchovers with values of one size.
+async fn of_size(
+    args: &Args,
+    engine: &Engine,
+    machine: &Machine,
+    value_bytes: u32,
+) -> anyhow::Result<Outcome> {
     let mut done = Vec::new();
     let mut looked_for = 0;
     while done.len() < args.switchovers as usize {
         let left = args.switchovers - done.len() as u32;
-        let (some, looked) = on_one_set(args, &engine, left.min(PER_SET)).await?;
+        let count = left.min(PER_SET);
+        let (some, looked) = on_one_set(args, engine, value_bytes, count).await?;
         done.extend(some);
         looked_for += looked;
     }
     let rows = rows(&done);
     println!(
-        "| of {} switchovers | p50 ms | p99 ms | max ms | p50 round trips |",
+        "\n| of {} switchovers | p50 ms | p99 ms | max ms | p50 round trips |",
         done.len()
     );
     println!("|---|--:|--:|--:|--:|");
@@ -190,46 +239,44 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     println!(
         "\n{} SET/s of {} B on {} connections; {looked_for} acknowledged writes looked for, none \
          missing, no errors; {}.",
-        args.rate,
-        args.value_bytes,
+        args.rate_of(value_bytes),
+        value_bytes,
         args.connections,
         machine.line()
     );
-    if !args.quick {
-        let date = machine.date.clone();
-        let outcome = Outcome {
-            machine,
-            writes_per_s: args.rate,
-            value_bytes: args.value_bytes,
-            connections: args.connections,
-            writes_looked_for: looked_for,
-            rows,
-            switchovers: done,
-        };
-        let file = machine::keep(&date, &args.name(), &outcome)?;
-        eprintln!("kept in {}", file.display());
-    }
-    Ok(())
+    Ok(Outcome {
+        machine: machine.clone(),
+        writes_per_s: args.rate_of(value_bytes),
+        value_bytes,
+        connections: args.connections,
+        writes_looked_for: looked_for,
+        rows,
+        switchovers: done,
+    })
 }
 
 /// Some switchovers on fresh servers, and how many writes were looked for at the end.
-async fn on_one_set(args: &Args, engine: &Engine, count: u32) -> anyhow::Result<(Vec<Done>, u64)> {
+async fn on_one_set(
+    args: &Args,
+    engine: &Engine,
+    value_bytes: u32,
+    count: u32,
+) -> anyhow::Result<(Vec<Done>, u64)> {
     let workspace = Workspace::create("pointsman-bench")?;
     let set = NodeSet::start(engine, &workspace, REPLICAS, &[]).await?;
     let binary = env!("CARGO_BIN_EXE_pointsman");
-    let proxy = Proxy::start(
-        binary.as_ref(),
-        &workspace,
-        &set.addrs(),
-        &Settings::default(),
-    )
-    .await?;
-    let series = Series::new("bench:w", args.value_bytes as usize);
+    let mut settings = Settings::default();
+    let on_way = value_bytes.saturating_mul(VALUES_BEHIND);
+    if on_way > 1 << 20 {
+        settings.switchover = format!("max_lag = {on_way}");
+    }
+    let proxy = Proxy::start(binary.as_ref(), &workspace, &set.addrs(), &settings).await?;
+    let series = Series::new("bench:w", value_bytes as usize);
     let plan = Plan {
         addr: proxy.addr.clone(),
         connections: args.connections as usize,
         read_only: 0,
-        writes_per_s: args.rate,
+        writes_per_s: args.rate_of(value_bytes),
         reads_per_s: 0,
         series: series.clone(),
     };

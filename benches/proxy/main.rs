@@ -18,6 +18,8 @@ mod load;
 mod machine;
 mod mixed;
 mod paced;
+#[path = "../support/page.rs"]
+mod page;
 mod paths;
 mod report;
 mod table;

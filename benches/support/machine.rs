@@ -72,6 +72,18 @@ pub fn keep(date: &str, name: &str, result: &impl Serialize) -> anyhow::Result<P
     Ok(file)
 }
 
+/// Writes the page of a result beside it, or, when the result is not kept, where temporary files go.
+#[allow(dead_code)] // Not every benchmark has one of its own.
+pub fn keep_page(date: &str, name: &str, page: &str, quick: bool) -> anyhow::Result<PathBuf> {
+    let dir = match quick {
+        true => std::env::temp_dir(),
+        false => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results")),
+    };
+    let file = dir.join(format!("{date}-{name}.html"));
+    std::fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
+}
+
 fn first_line(name: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program(name)?).args(args).output().ok()?;
     // Some programs tell their version on standard error.
