@@ -77,6 +77,9 @@ struct Args {
     /// Client connections
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     connections: u32,
+    /// Other proxies in front of the same servers, without clients
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16))]
+    others: u32,
     /// Which servers to start
     #[arg(long, value_enum, default_value_t = EngineChoice::Redis)]
     engine: EngineChoice,
@@ -119,6 +122,7 @@ impl Args {
             ),
             ("r", self.rate, usual.rate),
             ("m", self.mib_per_s_max, usual.mib_per_s_max),
+            ("o", u64::from(self.others), u64::from(usual.others)),
         ] {
             if value != usual {
                 name += &format!("-{letter}{value}");
@@ -147,6 +151,7 @@ struct Outcome {
     writes_per_s: u64,
     value_bytes: u32,
     connections: u32,
+    others: u32,
     writes_looked_for: u64,
     rows: Vec<Row>,
     switchovers: Vec<Done>,
@@ -237,11 +242,12 @@ async fn of_size(
         );
     }
     println!(
-        "\n{} SET/s of {} B on {} connections; {looked_for} acknowledged writes looked for, none \
-         missing, no errors; {}.",
+        "\n{} SET/s of {} B on {} connections, {} other proxies; {looked_for} acknowledged writes \
+         looked for, none missing, no errors; {}.",
         args.rate_of(value_bytes),
         value_bytes,
         args.connections,
+        args.others,
         machine.line()
     );
     Ok(Outcome {
@@ -249,6 +255,7 @@ async fn of_size(
         writes_per_s: args.rate_of(value_bytes),
         value_bytes,
         connections: args.connections,
+        others: args.others,
         writes_looked_for: looked_for,
         rows,
         switchovers: done,
@@ -271,6 +278,12 @@ async fn on_one_set(
         settings.switchover = format!("max_lag = {on_way}");
     }
     let proxy = Proxy::start(binary.as_ref(), &workspace, &set.addrs(), &settings).await?;
+    let mut others = Vec::new();
+    for _ in 0..args.others {
+        let workspace = Workspace::create("pointsman-bench")?;
+        let other = Proxy::start(binary.as_ref(), &workspace, &set.addrs(), &settings).await?;
+        others.push((other, workspace));
+    }
     let series = Series::new("bench:w", value_bytes as usize);
     let plan = Plan {
         addr: proxy.addr.clone(),
@@ -297,6 +310,13 @@ async fn on_one_set(
                 "{}; the proxy's log ends:\n{}",
                 report.reasons.join("; "),
                 proxy.log_tail()
+            );
+        }
+        let routed = report.proxies.routed.len();
+        if routed != others.len() {
+            bail!(
+                "{routed} of {} other proxies followed in time",
+                others.len()
             );
         }
         done.push(Done {
