@@ -209,6 +209,9 @@ pub struct ShardConfig {
     pub upstream_tls: Option<UpstreamTls>,
     /// `None`: no Sentinel watches the shard.
     pub sentinel: Option<SentinelConfig>,
+    /// How long the master must have been out of reach before the proxy promotes a replica by itself;
+    /// `None`: it never does.
+    pub promote_after: Option<Duration>,
 }
 
 /// What becomes of reads while there is no master.

@@ -547,6 +547,10 @@ fn what_is_wrong_about_sentinels_is_told_at_its_place() {
             "`sentinel_password` has no `sentinels` beside it",
         ),
         (
+            "promote_on_failure = true\nsentinels = [\"s:1\"]\nsentinel_master = \"m\"",
+            "`promote_on_failure` stands beside `sentinels`",
+        ),
+        (
             "sentinels = []\nsentinel_master = \"m\"",
             "`sentinels` is empty",
         ),

@@ -121,6 +121,7 @@ fn shard(old: &ShardConfig, new: &ShardConfig, fixed: &mut Vec<String>) {
         tls: _,
         upstream_tls: _,
         sentinel,
+        promote_after,
     } = old;
     let watched = |sentinel: &Option<SentinelConfig>| {
         let sentinel = sentinel.as_ref()?;
@@ -133,6 +134,10 @@ fn shard(old: &ShardConfig, new: &ShardConfig, fixed: &mut Vec<String>) {
         ),
         ("listen", *listen == new.listen),
         ("nodes", *nodes == new.nodes),
+        (
+            "promote_on_failure and down_after_ms",
+            *promote_after == new.promote_after,
+        ),
     ] {
         if !same {
             fixed.push(format!("{key} of shard {name}"));

@@ -4,6 +4,7 @@
 //! file once. A node in two shards would be switched over by two operations at once.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -34,6 +35,7 @@ pub struct ShardRead {
     tls: Option<ServerTls>,
     upstream_tls: Option<UpstreamTls>,
     sentinel: Option<SentinelConfig>,
+    promote_after: Option<Duration>,
 }
 
 impl ShardRead {
@@ -48,6 +50,7 @@ impl ShardRead {
             tls: self.tls,
             upstream_tls: self.upstream_tls,
             sentinel: self.sentinel,
+            promote_after: self.promote_after,
         }
     }
 }
@@ -137,6 +140,7 @@ pub fn read_shard<'a>(
     let tls = tls::read_server(s, outside);
     let upstream_tls = tls::read_upstream(s, outside);
     let sentinel = read_sentinels(s, outside);
+    let promote_after = read_promotion(s);
     section.finish();
     ShardRead {
         name,
@@ -147,7 +151,20 @@ pub fn read_shard<'a>(
         tls,
         upstream_tls,
         sentinel,
+        promote_after,
     }
+}
+
+/// Whether the proxy replaces a dead master by itself, and when.
+fn read_promotion(s: &mut Section<'_, '_>) -> Option<Duration> {
+    let promotes = s.flag("promote_on_failure", false);
+    let down_after_ms = s.number("down_after_ms", 5000, 500..=3_600_000);
+    if promotes && s.is_written("sentinels") {
+        let advice = "`promote_on_failure` stands beside `sentinels`, which replace a dead master \
+                      themselves: remove one of the two";
+        s.report_at("promote_on_failure", advice.to_owned());
+    }
+    promotes.then_some(Duration::from_millis(down_after_ms))
 }
 
 /// A listen address that could be read.

@@ -8,13 +8,17 @@
 //! node says that it is master; and while an operation runs nobody else moves the route.
 
 mod actor;
+mod alone;
 mod background;
 mod evidence;
+#[cfg(test)]
+mod fixtures;
+mod history;
 mod id;
 mod peer;
 mod pulse;
+mod successor;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::switchover::control::actor::Actor;
 use crate::switchover::control::evidence::Known;
+use crate::switchover::control::history::History;
 use crate::switchover::control::id::operation_id;
 use crate::switchover::control::peer::Others;
 use crate::switchover::exec::measure::{Going, Progress};
@@ -37,9 +42,6 @@ use crate::topology::facts::Role;
 use crate::topology::node::NodeName;
 use crate::topology::stand_in::StandIns;
 use crate::topology::watch::{Observed, Snapshot, Watch, link_word};
-
-/// Operations that can be looked up, over all shards.
-const HISTORY_MAX: usize = 100;
 
 /// What an operation takes at most beside its hold and its demotion: connections, a role change,
 /// the look at the links.
@@ -77,7 +79,7 @@ impl<G, R> Clone for Shards<G, R> {
 
 struct Shared<G, R> {
     shards: Vec<Shard<G, R>>,
-    history: Mutex<VecDeque<Arc<Operation>>>,
+    history: Arc<History>,
     stopping: CancellationToken,
 }
 
@@ -118,6 +120,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
     /// Starts a watch and an actor per shard, on the current runtime.
     pub fn start(seats: Vec<ShardSeat<G, R>>) -> Shards<G, R> {
         let stopping = CancellationToken::new();
+        let history = Arc::new(History::default());
         let mut shards = Vec::new();
         let mut actors = Vec::new();
         for seat in seats {
@@ -153,6 +156,8 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 stopping: stopping.clone(),
                 others: others(&seat.site, &stopping),
                 known: Known::default(),
+                history: history.clone(),
+                down: None,
                 asked: None,
                 judged: 0,
                 believed_from: 0,
@@ -166,7 +171,6 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 orders,
             });
         }
-        let history = Mutex::new(VecDeque::new());
         let shards = Shards {
             shared: Arc::new(Shared {
                 shards,
@@ -176,7 +180,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         };
         for (actor, interrupted) in actors {
             if let Some(order) = &interrupted {
-                shards.remember(order.operation.clone());
+                shards.shared.history.remember(order.operation.clone());
             }
             tokio::spawn(actor.run(interrupted));
         }
@@ -214,32 +218,6 @@ impl<G: Gates, R: Routes> Shards<G, R> {
             .shards
             .iter()
             .find(|shard| shard.seat.site.shard == name)
-    }
-
-    fn history(&self) -> MutexGuard<'_, VecDeque<Arc<Operation>>> {
-        self.shared
-            .history
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remember(&self, operation: Arc<Operation>) {
-        let mut history = self.history();
-        history.push_back(operation);
-        while history.len() > HISTORY_MAX {
-            // One that has not ended must be found by those who want to know, or stop it.
-            let over = |one: &Arc<Operation>| one.progress.going() == Going::Over;
-            let ended = history.iter().position(over);
-            history.remove(ended.unwrap_or_default());
-        }
-    }
-
-    fn find(&self, id: &str) -> Option<Arc<Operation>> {
-        self.history()
-            .iter()
-            .rev()
-            .find(|operation| operation.id == id)
-            .cloned()
     }
 
     /// Starts a switchover to a node that has `sync_timeout` to receive every write, by default
@@ -302,7 +280,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
             return Err(StartError::Busy { id });
         }
         let task = task(from, to);
-        self.remember(operation.clone());
+        self.shared.history.remember(operation.clone());
         let order = Order {
             operation,
             task,
@@ -344,15 +322,15 @@ impl<G: Gates, R: Routes> Control for Shards<G, R> {
     }
 
     fn operation(&self, id: &str) -> Option<OperationView> {
-        Some(self.find(id)?.progress.view())
+        Some(self.shared.history.find(id)?.progress.view())
     }
 
     fn wait(&self, id: String) -> BoxFuture<'_, Option<Report>> {
-        Box::pin(async move { self.find(&id)?.progress.wait().await })
+        Box::pin(async move { self.shared.history.find(&id)?.progress.wait().await })
     }
 
     fn abort(&self, id: &str) -> AbortAnswer {
-        let Some(operation) = self.find(id) else {
+        let Some(operation) = self.shared.history.find(id) else {
             return AbortAnswer::Unknown;
         };
         let (word, answer) = match operation.progress.going() {
@@ -387,7 +365,9 @@ impl<G: Gates, R: Routes> Shard<G, R> {
                 "holding"
             }
             _ if master.is_none() => "shut",
-            _ => *self.desk.gate(),
+            // It opens the gate with the route.
+            Some(_) => "open",
+            None => *self.desk.gate(),
         };
         ShardStatus {
             name: self.seat.site.shard.clone(),

@@ -64,6 +64,8 @@ pub enum Task {
         from: NodeName,
         to: NodeName,
     },
+    /// The old master is out of reach.
+    TakeOver(Box<Begin>),
     /// An operation that the journal knows the beginning of only.
     Recover(Box<Begin>),
 }
@@ -124,7 +126,8 @@ pub struct Exec<G, R> {
     id: String,
     from: NodeName,
     to: NodeName,
-    recovering: bool,
+    /// Nobody waits for it with writes held: it takes over, or recovers.
+    unattended: bool,
     state: State,
     queue: VecDeque<Effect>,
     desk: Option<Desk>,
@@ -187,26 +190,27 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             Task::Switch { from, to, .. } | Task::DryRun { from, to } => {
                 (from.clone(), to.clone(), None)
             }
-            Task::Recover(begin) => (
+            Task::TakeOver(begin) | Task::Recover(begin) => (
                 begin.from.as_str().into(),
                 begin.to.as_str().into(),
                 Some(begin.clone()),
             ),
         };
-        let sync_timeout = match task {
-            Task::Switch { sync_timeout, .. } => sync_timeout,
-            Task::DryRun { .. } | Task::Recover(_) => None,
+        let sync_timeout = match &task {
+            Task::Switch { sync_timeout, .. } => *sync_timeout,
+            Task::DryRun { .. } | Task::TakeOver(_) | Task::Recover(_) => None,
         };
-        let (state, effects) = match &begun {
-            Some(begin) => plan::recover(begin.terms, begin.facts),
-            None => plan::begin(terms),
+        let (state, effects) = match (&task, &begun) {
+            (Task::TakeOver(begin), _) => plan::take_over(begin.facts),
+            (_, Some(begin)) => plan::recover(begin.terms, begin.facts),
+            (_, None) => plan::begin(terms),
         };
         let mut exec = Exec {
             site,
             id,
             from,
             to,
-            recovering: begun.is_some(),
+            unattended: begun.is_some(),
             state,
             queue: effects.into(),
             desk: None,
@@ -289,7 +293,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     fn going(&self) -> Going {
         if plan::is_over(&self.state) {
             Going::Over
-        } else if self.recovering || self.progress.is_reported() {
+        } else if self.unattended || self.progress.is_reported() {
             Going::Background
         } else if plan::can_abort(&self.state) {
             Going::Abortable

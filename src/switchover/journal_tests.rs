@@ -18,6 +18,7 @@ fn begun(operation: &str) -> Begin {
             knows_pause: true,
             lag: 0,
             lag_small: 1,
+            old_is_down: false,
         },
         terms: Terms::default(),
         started_at_ms: 7,

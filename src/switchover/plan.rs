@@ -37,6 +37,10 @@
 //! 10. With 8 (Kvrocks: ahead of 9) the other replicas follow TARGET. Fails: as 9.
 //! 11. The outcome is written to the journal, then reported.
 //!
+//! Where OLD is out of reach and PROXY was told to act alone ([`take_over`]), nothing can be proven: the
+//! route names nobody, TARGET is promoted, and from 8 on all goes as above. 9 is then what fences OLD
+//! when it comes back as a master; it follows TARGET only if its history is a prefix of TARGET's.
+//!
 //! What goes on behind a report (9 and 10 until the nodes answer, a restoring that waits for OLD, a
 //! promotion whose fate is unknown) and what follows a crash can last as long as a node is away. When
 //! another node has been made the master meanwhile, or the operator says so, it ends where it stands:
@@ -81,7 +85,7 @@ mod undo;
 pub use effect::*;
 pub use state::State;
 
-use state::{Demotion, Stage};
+use state::{Course, Demotion, Stage};
 use step::Step;
 
 /// A new operation, and the first thing to do. The route names the old master, the gate is open.
@@ -91,9 +95,18 @@ pub fn begin(terms: Terms) -> (State, Vec<Effect>) {
         knows_pause: false,
         lag: u64::MAX,
         lag_small: 0,
+        old_is_down: false,
     };
     let state = State::new(terms, unknown, Stage::Preflight, Master::Old);
     (state, vec![Effect::Preflight])
+}
+
+/// The old master has been out of reach for too long, and the target takes its place. The route names
+/// nobody, and the gate is open on that.
+pub fn take_over(facts: Facts) -> (State, Vec<Effect>) {
+    let stage = Stage::Recording(Course::Going);
+    let state = State::new(Terms::default(), facts, stage, Master::Nobody);
+    (state, vec![Effect::Record(Record::Begin)])
 }
 
 /// An operation whose journal record has no end: the proxy stopped in the middle of it. The route
@@ -141,6 +154,11 @@ pub fn phase(state: &State) -> &'static str {
 /// Has it ended? Reads that are still on their way may be answered or not.
 pub fn is_over(state: &State) -> bool {
     matches!(state.stage, Stage::Ended)
+}
+
+/// Has it ended, or is about to, with something left to others?
+pub fn is_left(state: &State) -> bool {
+    state.leave.is_some()
 }
 
 /// Would [`Event::Abort`] still undo it (or find it being undone)?

@@ -197,6 +197,7 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
             knows_pause: old_seen.orders.abilities.pause,
             lag,
             lag_small: lag_small(old_seen.orders.engine),
+            old_is_down: false,
         },
         orders: old_seen.orders,
         replica_read_only: old_seen.read_only().unwrap_or_default().to_owned(),
@@ -216,7 +217,7 @@ pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
     })
 }
 
-fn dialect(engine: Engine, version: Version) -> Dialect {
+pub fn dialect(engine: Engine, version: Version) -> Dialect {
     match engine {
         Engine::Kvrocks => Dialect::Kvrocks,
         Engine::Redis if version < Version(7, 0, 0) => Dialect::RedisBefore7,

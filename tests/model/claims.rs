@@ -195,6 +195,10 @@ fn said_true(world: &World, outcome: Outcome, lost: u64, now: OldNow) -> Result<
                 "the route does not name the target",
             )
         }
+        Outcome::Refused if now == OldNow::Unknown => claim(
+            world.stale && world.route == Master::Nobody,
+            "nobody was promoted, and yet there is a route",
+        ),
         Outcome::RolledBack | Outcome::Refused => {
             claim(
                 now == OldNow::Master,

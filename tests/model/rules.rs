@@ -20,6 +20,8 @@ pub struct Rules {
     pub taken_over: bool,
     /// Another proxy of the shard, and what its silence means.
     pub peer: Option<Silence>,
+    /// The old master is dead at the beginning, and the target takes its place.
+    pub take_over: bool,
     pub flaw: Option<Flaw>,
 }
 
@@ -36,6 +38,7 @@ impl Rules {
             crashes: 2,
             taken_over: false,
             peer: None,
+            take_over: false,
             flaw: None,
         }
     }
@@ -64,6 +67,7 @@ impl Rules {
             knows_pause: true,
             lag: if self.far_behind { 10 } else { 0 },
             lag_small: 1,
+            old_is_down: self.take_over,
         }
     }
 }

@@ -206,7 +206,10 @@ impl World {
             paused: false,
             log: 0,
         };
-        let (plan, effects) = plan::begin(rules.terms());
+        let (plan, effects) = match rules.take_over {
+            true => plan::take_over(rules.facts()),
+            false => plan::begin(rules.terms()),
+        };
         let mut world = World {
             plan: Some(plan),
             down: false,
@@ -241,6 +244,14 @@ impl World {
             }),
             outruns: u8::from(rules.peer.is_some()),
         };
+        if rules.take_over {
+            // It had a write that the target lacks, and comes back as a master if it comes back.
+            world.old.alive = false;
+            world.old.log = 1;
+            (world.stale, world.excused) = (true, u8::MAX);
+            world.route = Master::Nobody;
+            world.link = false;
+        }
         world
             .perform(rules, effects)
             .expect("the first effect breaks no claim");

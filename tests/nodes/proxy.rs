@@ -231,6 +231,7 @@ pub fn begun(servers: &[Server]) -> Begin {
             knows_pause: true,
             lag: 0,
             lag_small: 1,
+            old_is_down: false,
         },
         terms: Terms::default(),
         started_at_ms: 0,

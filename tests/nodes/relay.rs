@@ -8,6 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::servers::signal;
+
 /// What becomes of a reply. The node gets and executes everything.
 #[derive(Clone)]
 pub enum Fate {
@@ -15,6 +17,8 @@ pub enum Fate {
     Swallowed,
     /// That to `NO ONE` waits until it is let go. The first tells that it has come.
     Parked(Arc<Notify>, Arc<Notify>),
+    /// That to a fence on Redis is lost with its connection, and the node, whose process this is, frozen.
+    Frozen(u32),
     /// Once armed, one that the watch of the proxy gets waits so.
     Late(Arc<AtomicBool>, Arc<Notify>, Arc<Notify>),
 }
@@ -24,6 +28,7 @@ impl Fate {
     fn meets(&self, asked: &[u8], is_watch: bool) -> bool {
         match self {
             Fate::Swallowed | Fate::Parked(..) => contains(asked, b"\r\nONE\r\n*2"),
+            Fate::Frozen(_) => contains(asked, b"MULTI\r\n*4\r\n$6\r\nCONFIG"),
             Fate::Late(armed, ..) => {
                 is_watch && contains(asked, b"INFO") && armed.swap(false, Relaxed)
             }
@@ -81,6 +86,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, fate: Fate) {
                 if std::mem::take(&mut met) {
                     match &fate {
                         Fate::Swallowed => return,
+                        Fate::Frozen(pid) => return signal(*pid, "-STOP"),
                         Fate::Parked(come, go) | Fate::Late(_, come, go) => {
                             come.notify_one();
                             go.notified().await;

@@ -6,8 +6,10 @@ use pointsman::config::SwitchoverConfig;
 use pointsman::switchover::journal::Begin;
 use pointsman::switchover::report::{Outcome, Report, Resync};
 use pointsman::switchover::view::{AbortAnswer, Control, NodeRole};
+use pointsman::topology::facts::{Link, Role};
 
 use super::proxy::{CUT_OFF, Gate, Proxy, after_crash, begun, master, recovered};
+use super::relay::{Fate, Relay};
 use super::servers::{Server, shard, until};
 use super::{fence, promote, settled};
 
@@ -97,22 +99,41 @@ async fn what_waits_for_a_replica_is_given_up_by_order() {
 #[tokio::test]
 async fn a_fence_that_may_stand_is_left_when_somebody_has_promoted_the_target() {
     let servers = shard("redis-server", 1, &[]).await;
-    let (proxy, _, report) = begun_beside(&servers, &servers[0]).await;
+    // The fence stands, and the node that would say so falls silent.
+    let relay = Relay::start(&servers[0].name, Fate::Frozen(servers[0].pid())).await;
+    let port = relay.name.rsplit_once(':').unwrap().1.parse().unwrap();
+    fence(&servers[1], port).await;
+    until("the target to follow through the relay", async || {
+        let role = servers[1].facts().await.role;
+        matches!(role, Role::Replica { port: of, link: Link::Up, .. } if of == port)
+    })
+    .await;
+    let nodes = [relay.name.as_str(), servers[1].name.as_ref()];
+    let state_dir = tempfile::tempdir().unwrap();
+    let proxy = Proxy::before(&nodes, state_dir, Gate::default(), impatient)
+        .ready()
+        .await;
+    known(&proxy).await;
+    let to = servers[1].name.to_string();
+    let ordered = proxy.shards.switchover("a".to_owned(), to, false).await;
+    let report = proxy.shards.wait(ordered.unwrap()).await.unwrap();
     assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
-    assert_eq!(master(&proxy), *servers[0].name);
+    assert_eq!(master(&proxy), relay.name);
     promote(&servers[1]).await;
     until("the route to follow", async || {
         master(&proxy) == *servers[1].name
     })
     .await;
     over(&proxy).await;
-    // It finds the fence among what was sent to it, and nobody who would lift it.
+    // Nobody lifts the fence beside another master.
     servers[0].signal("-CONT");
-    until("the old master to be fenced", async || {
-        !servers[0].is_master().await
+    until("both nodes to have been looked at", async || {
+        let status = proxy.shards.status("a").unwrap();
+        let roles: Vec<NodeRole> = status.nodes.iter().map(|node| node.role).collect();
+        roles == [NodeRole::Replica, NodeRole::Master]
     })
     .await;
-    assert!(servers[1].is_master().await);
+    assert!(servers[1].is_master().await && !servers[0].is_master().await);
 }
 
 #[tokio::test]

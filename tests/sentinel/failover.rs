@@ -5,7 +5,7 @@ use crate::watchers::{NAME, Watchers};
 use crate::writers::{WRITERS, Writers};
 
 /// The sum of a counter over all its labels but `label`.
-async fn metric(proxy: &Proxy, name: &str, label: &str) -> u64 {
+pub async fn metric(proxy: &Proxy, name: &str, label: &str) -> u64 {
     let page = proxy.admin.get("/metrics").await.unwrap().body;
     let lines = page
         .lines()
@@ -30,7 +30,7 @@ async fn another_than(old: &str, proxy: &Proxy, watchers: &Watchers) -> String {
 
 /// No write was answered with an error; a connection was closed at most once for each writer, and
 /// every one of them was counted.
-async fn check_writers(writers: Writers, proxy: &Proxy) {
+pub async fn check_writers(writers: Writers, proxy: &Proxy) {
     writers.go_on().await;
     let closed = writers.closed();
     assert!(closed <= WRITERS as u64, "{closed} closed");

@@ -1,4 +1,5 @@
-//! Three real Sentinels watch the shard: their failovers are followed, and they are told of ours.
+//! Masters that die. Three real Sentinels watch the shard: their failovers are followed, and they are
+//! told of our switchovers. Or nobody does, and the proxy is told to act alone.
 
 #[path = "../nodes/proxy.rs"]
 mod control;
@@ -7,6 +8,7 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alone;
 mod failover;
 mod late;
 mod ours;

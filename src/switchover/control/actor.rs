@@ -7,14 +7,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::alone;
 use super::background;
 use super::evidence::{Known, Told, Verdict, verdict_beside};
+use super::history::History;
 use super::peer::{self, Kept, Led, Others};
+use super::successor::is_out_of_reach;
 use super::{Desk, Operation, Order};
 use crate::shard::doubt::Look;
 use crate::switchover::exec::measure::{Going, Progress};
 use crate::switchover::exec::{Exec, Gates, Opening, Routes, Site, Task, Word};
-use crate::switchover::journal::Begin;
 use crate::switchover::plan::Reason;
 use crate::topology::node::NodeName;
 use crate::topology::sentinel::Hearsay;
@@ -28,12 +30,15 @@ pub(super) struct Actor<G, R> {
     pub site: Arc<Site<G, R>>,
     pub watch: Arc<Watch>,
     pub desk: Arc<Desk>,
+    pub history: Arc<History>,
     pub orders: mpsc::Receiver<Order>,
     pub stopping: CancellationToken,
     /// The other proxies of the shard; `None` where it has a single node.
     pub others: Option<Others>,
     /// The master that clients write to, and who has what it has.
     pub known: Known,
+    /// Since when the master has been out of reach.
+    pub down: Option<Instant>,
     /// The round in which a doubt is answered.
     pub asked: Option<(u64, Look)>,
     /// The last round that was judged.
@@ -85,6 +90,9 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                 news = heard.news() => {
                     self.follow().await;
                     self.listened(news);
+                    if let Some(order) = self.take_over().await {
+                        self.perform(order, &mut heard).await;
+                    }
                 }
                 said = peer::heard(&mut self.others) => {
                     self.hear(said).await;
@@ -109,17 +117,20 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             words,
         } = order;
         if let Task::Recover(begin) = &task {
-            self.known = before_crash(begin);
+            self.known = alone::before_crash(begin);
         }
         let (id, progress) = (operation.id.clone(), operation.progress.clone());
         let running = Exec::run(self.site.clone(), id, task, progress, words);
         tokio::pin!(running);
-        let mut watched = false;
         let mut kept = Kept::default();
+        // The route that was known last.
+        let mut stock = None;
+        let mut told = false;
         loop {
             let background = operation.progress.going() == Going::Background;
-            if background && !watched {
-                watched = true;
+            let (epoch, _) = self.site.routes.current();
+            if background && stock != Some(epoch) {
+                stock = Some(epoch);
                 self.take_stock();
             }
             tokio::select! {
@@ -127,13 +138,15 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                 () = &mut running => break,
                 () = self.site.doubts.raised(), if background && self.asked.is_none() => self.look(),
                 news = heard.news() => if background {
-                    self.beside(&operation);
+                    if !told && self.is_superseded(&operation) {
+                        told = leave(&operation);
+                    }
                     self.listened(news);
                 },
                 // What goes on behind a report touches neither gate nor route, and can wait.
                 said = peer::heard(&mut self.others) => if background {
                     if self.hear(said).await == Led::Elsewhere {
-                        self.leave(&operation);
+                        told = leave(&operation);
                     }
                 } else {
                     kept.hear(said, &operation);
@@ -167,28 +180,24 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         };
     }
 
-    /// Judges the nodes beside an operation that waits for some of them: when another master was
-    /// made, it is told to end, and the route follows when it has.
-    fn beside(&mut self, operation: &Operation) {
+    /// Judges the nodes beside an operation that waits for some of them: when there is another master,
+    /// or has to be, it is to end, and the route follows when it has.
+    fn is_superseded(&mut self, operation: &Operation) -> bool {
         let Some((verdict, routed)) = self.judged() else {
-            return;
+            return false;
         };
         if verdict == Verdict::Keep && routed.is_some() {
             self.known.learn(&self.watch.snapshot(), Instant::now());
         }
         let view = operation.progress.view();
-        if background::is_superseded(&verdict, routed.as_deref(), &view.from, &view.to) {
-            let (shard, operation_id) = (&self.site.shard, &operation.id);
-            tracing::warn!(%shard, operation = operation_id, ?verdict,
-                "the master was changed by somebody else; what is left of the operation is left");
-            self.leave(operation);
+        let down = self.down_for_too_long() && self.successor().is_some();
+        if !down && !background::is_superseded(&verdict, routed.as_deref(), &view.from, &view.to) {
+            return false;
         }
-    }
-
-    /// What is left of an operation is somebody else's business.
-    fn leave(&self, operation: &Operation) {
-        // Full means that it was told before.
-        let _ = operation.words.try_send(Word::Leave(Reason::Superseded));
+        let (shard, operation_id) = (&self.site.shard, &operation.id);
+        tracing::warn!(%shard, operation = operation_id, ?verdict, down,
+            "another master is there, or has to be; what is left of the operation is left");
+        true
     }
 
     /// Somebody doubts that the master is one: the nodes are looked at.
@@ -237,6 +246,10 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             return None;
         }
         self.judged = self.watch.rounds();
+        self.down = match is_out_of_reach(&snapshot, &self.known) {
+            true => self.down.or(Some(now)),
+            false => None,
+        };
         let verdict = verdict_beside(&told, &snapshot, &self.known, routed.is_some(), now);
         Some((verdict, routed))
     }
@@ -276,11 +289,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             Verdict::Shut => {
                 tracing::warn!(shard = %self.site.shard, master = ?routed,
                     "the master is no master any more and no other has appeared; writes wait");
-                self.hold().await;
-                let replicas = self.site.replicas_of(None);
-                self.site.routes.publish(None, &replicas);
-                self.site.gates.release(Opening::Shut).await;
-                *self.desk.gate() = "shut";
+                self.shut().await;
                 self.watch.want();
             }
         }
@@ -316,6 +325,15 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         }
     }
 
+    /// Nobody is master: writes wait.
+    pub(super) async fn shut(&self) {
+        self.hold().await;
+        let replicas = self.site.replicas_of(None);
+        self.site.routes.publish(None, &replicas);
+        self.site.gates.release(Opening::Shut).await;
+        *self.desk.gate() = "shut";
+    }
+
     async fn admit(&mut self, master: &NodeName) {
         let snapshot = self.watch.snapshot();
         if let Some(facts) = snapshot
@@ -334,6 +352,13 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         self.known = Known::master(master);
         tracing::info!(shard = %self.site.shard, %master, epoch, "route published");
     }
+}
+
+/// What is left of an operation is somebody else's business. Not told, when its ear is full: it is
+/// being aborted, and will be told the next time.
+fn leave(operation: &Operation) -> bool {
+    let word = Word::Leave(Reason::Superseded);
+    operation.words.try_send(word).is_ok()
 }
 
 /// Those whose word counts.
@@ -368,18 +393,6 @@ async fn changed(word: Option<&mut watch::Receiver<u64>>) {
     };
     if word.changed().await.is_err() {
         std::future::pending().await
-    }
-}
-
-/// What the journal of an interrupted operation knows of the nodes: everybody was to hold what the
-/// target held when it was looked at. An empty node that says that it is master is none of them.
-fn before_crash(begin: &Begin) -> Known {
-    let held = |node: &String| (node.as_str().into(), begin.target_offset);
-    Known {
-        master: Some(begin.from.as_str().into()),
-        history: None,
-        offset: Some(begin.target_offset),
-        replicas: begin.others.iter().chain([&begin.to]).map(held).collect(),
     }
 }
 

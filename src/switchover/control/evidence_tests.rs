@@ -1,41 +1,5 @@
+use super::super::fixtures::*;
 use super::*;
-use crate::topology::identity::Identity;
-
-/// What a node says: role, offset, history and the history before.
-type Says<'a> = (Option<Role>, u64, &'a str, &'a str);
-
-fn snapshot(nodes: &[(&str, Says<'_>)], now: Instant) -> Snapshot {
-    let observed = |(name, (role, offset, history, before)): &(&str, Says<'_>)| {
-        let name: NodeName = (*name).into();
-        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let facts = role.clone().map(|role| NodeFacts {
-            offset: Some(*offset),
-            history: text(history),
-            history_before: text(before),
-            ..NodeFacts::example(name.clone(), role)
-        });
-        Observed {
-            identity: Identity::unresolved(name),
-            seen_at: facts.is_some().then_some(now),
-            facts,
-            error: None,
-        }
-    };
-    Snapshot {
-        nodes: nodes.iter().map(observed).collect(),
-    }
-}
-
-fn follows(host: &str, link: Link) -> Option<Role> {
-    Some(Role::Replica {
-        host: host.to_owned(),
-        port: 1,
-        link,
-    })
-}
-
-const MASTER: Option<Role> = Some(Role::Master);
-const SILENT: Says<'static> = (None, 0, "", "");
 
 /// What is decided about `later` by one who has seen master `a:1` at 100 of history `h`, followed by
 /// `b:1` at 90.

@@ -37,7 +37,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         if !outcome.is_switched() && !reasons.is_empty() {
             reasons.append(&mut self.words);
         }
-        let over = plan::is_over(&self.state);
+        // Whoever takes over is not kept waiting for links.
+        let over = plan::is_over(&self.state) && !plan::is_left(&self.state);
         let replicas = match outcome.is_switched() {
             true => self.resyncs(verdict.old, over).await,
             false => Vec::new(),
@@ -119,7 +120,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         tracing::info!(
             %shard, %operation, %outcome, %from, %to,
             hold_ms = report.hold_ms, total_ms = report.total_ms, writes_held = report.writes_held,
-            reasons = report.reasons.join("; "), recovering = self.recovering,
+            reasons = report.reasons.join("; "), unattended = self.unattended,
             "switchover ended"
         );
         self.count(&report);

@@ -189,19 +189,32 @@ impl Desk {
             let same = same_tail(old, target, offset, self.read_within).await?;
             return Ok((!same).then_some(0));
         }
+        if is_empty(old, self.read_within).await? {
+            return Ok(None);
+        }
         let history = info.get("master_replid");
         if history.is_some() && history == new.get("master_replid") {
             let reached = number("master_repl_offset").unwrap_or_default();
             return Ok((offset > reached).then(|| offset - reached));
         }
-        if history.is_none() || history != new.get("master_replid2") {
-            return Ok(Some(0));
-        }
         // The first byte of the new history stands at second_repl_offset.
-        let parted = number("second_repl_offset")
-            .unwrap_or_default()
-            .saturating_sub(1);
-        Ok((offset > parted).then(|| offset - parted))
+        let before_fork = |info: &Info| {
+            let end: u64 = info.number("second_repl_offset").unwrap_or_default();
+            end.saturating_sub(1)
+        };
+        let common = new.get("master_replid2");
+        let parted = before_fork(new);
+        if history.is_some() && history == common {
+            return Ok((offset > parted).then(|| offset - parted));
+        }
+        // A master that was shut down in order and started again has a history of its own, which goes on
+        // from where its files ended.
+        if common.is_some() && info.get("master_replid2") == common && before_fork(info) > 0 {
+            let ended = before_fork(info);
+            let past = (ended.max(offset)).saturating_sub(ended.min(parted));
+            return Ok((past > 0).then_some(past));
+        }
+        Ok(Some(0))
     }
 
     /// Tells Sentinels of the target while it is master: what becomes of it later is theirs to say.
@@ -281,6 +294,13 @@ impl Desk {
             ),
         }
     }
+}
+
+/// Whether a node has no key in any database: there is nothing in it that could be lost.
+async fn is_empty(node: &mut Connection, within: Duration) -> Result<bool, NodeError> {
+    let value = node.call(&["INFO", "keyspace"], within).await?;
+    let text = value.text().filter(|_| value.error().is_none());
+    Ok(text.is_some_and(|text| !text.lines().any(|line| line.starts_with("db"))))
 }
 
 /// Waits for the links of all followers at once; the names come back with what was seen.

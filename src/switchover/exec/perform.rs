@@ -67,7 +67,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 let restoring = desk.clone().restore(at_hand, settle, unfence, unpause);
                 Some(Box::pin(desk.claimed(claims, node, node, restoring)))
             }
-            Effect::Promote => Some(Box::pin(desk.promote(at_hand))),
+            Effect::Promote => {
+                let promoting = desk.clone().promote(at_hand);
+                Some(Box::pin(desk.claimed(claims, node, node, promoting)))
+            }
             Effect::Settle(node) => {
                 let settling = desk.clone().settle(node, at_hand);
                 Some(Box::pin(desk.claimed(claims, node, node, settling)))
@@ -199,7 +202,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             pause: begin.facts.knows_pause,
             feeds_behind_fence: begin.facts.dialect.feeds_behind_fence(),
         };
-        let sink = SinkAddress {
+        let mut sink = SinkAddress {
             host: begin.sink_host.clone(),
             port: begin.sink_port,
         };
@@ -210,6 +213,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             Ok(ip) if engine == Engine::Kvrocks => Sink::open(ip, sink.port, old.ip()).await.ok(),
             _ => None,
         };
+        match &self.sink {
+            Some(open) => sink.port = open.address().port(),
+            // A closed port costs the node a second, and is a fence all the same.
+            None => sink.port = sink.port.max(1),
+        }
         self.site.routes.suit(engine);
         self.desk = Some(Desk {
             credentials: self.site.credentials.clone(),
@@ -230,6 +238,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             promote_within: PROMOTE_WITHIN,
         });
         self.facts = Some(begin.facts);
+        self.old_life = begin.old_life.clone();
         self.telling = Telling::of(begin.sentinel_terms.clone());
         // One that the config does not name any more is nobody's to repoint.
         let nodes = &self.site.nodes;

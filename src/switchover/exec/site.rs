@@ -82,6 +82,8 @@ pub struct Site<G, R> {
     pub sentinels: Option<Arc<Sentinels>>,
     /// The other proxies of the shard; `None` where it has a single node.
     pub peers: Option<Arc<Peers>>,
+    /// How long the master must have been out of reach to be replaced; never, where it is `None`.
+    pub promote_after: Option<Duration>,
 }
 
 impl<G, R> Site<G, R> {
@@ -112,6 +114,7 @@ impl<G, R> Site<G, R> {
             metrics: SwitchoverMetrics::new(&shard.name),
             doubts,
             sentinels: Sentinels::of(shard),
+            promote_after: shard.promote_after,
         }
     }
 

@@ -75,6 +75,9 @@ pub struct Facts {
     pub lag: u64,
     /// Up to this much is replicated in a few milliseconds, so the fence need not wait for it.
     pub lag_small: u64,
+    /// The old master is out of reach, and the target takes its place without a fence.
+    #[serde(default)]
+    pub old_is_down: bool,
 }
 
 /// What the operator's settings ask for.
@@ -195,6 +198,10 @@ pub enum Reason {
     Foreign,
     #[error("somebody else has made another node the master; what was left to do is left to them")]
     Superseded,
+    #[error(
+        "the old master was out of reach for down_after_ms; the most advanced replica was promoted"
+    )]
+    OldDown,
     #[error("given up by order; what was left to do is left as it is")]
     GivenUp,
 }

@@ -2,7 +2,7 @@
 
 use super::effect::*;
 use super::state::*;
-use super::step::Step;
+use super::step::{Step, not_taken_over};
 
 impl Step {
     pub(super) fn promote(&mut self, promise: Promise) {
@@ -14,7 +14,7 @@ impl Step {
     pub(super) fn promoting(&mut self, promise: Promise, event: Event) {
         match event {
             Event::Promoted => self.promoted(promise),
-            Event::PromotionRefused => self.undo(Reason::PromotionRefused),
+            Event::PromotionRefused => self.not_promoted(promise, Reason::PromotionRefused),
             Event::Lost(Node::Target) => {
                 self.state.stage = Stage::Settling(promise);
                 self.act(Effect::Settle(Node::Target));
@@ -29,7 +29,7 @@ impl Step {
     pub(super) fn settling(&mut self, promise: Promise, event: Event) {
         match event {
             Event::Settled(Node::Target, Seen::Master) => self.promoted(promise),
-            Event::Settled(Node::Target, _) => self.undo(Reason::NotPromoted),
+            Event::Settled(Node::Target, _) => self.not_promoted(promise, Reason::NotPromoted),
             Event::Lost(Node::Target) => self.act(Effect::Arm(Timer::Retry)),
             Event::Expired(Timer::Retry) if self.state.target == Slot::Idle => {
                 self.act(Effect::Settle(Node::Target));
@@ -39,13 +39,25 @@ impl Step {
     }
 
     fn promoted(&mut self, promise: Promise) {
-        let Promise { end, carried } = promise;
-        let attach = if carried == end {
-            Attach::At(end)
-        } else {
-            Attach::Never { carried }
-        };
-        self.roll_forward(attach, end - carried, Vec::new());
+        match promise {
+            Promise::Proven { end, carried } if carried == end => {
+                self.roll_forward(Attach::At(end), 0, Vec::new());
+            }
+            Promise::Proven { end, carried } => {
+                self.roll_forward(Attach::Never { carried }, end - carried, Vec::new());
+            }
+            Promise::Unproven { missing } => {
+                self.roll_forward(Attach::IfPrefix, missing, vec![Reason::OldDown]);
+            }
+        }
+    }
+
+    fn not_promoted(&mut self, promise: Promise, why: Reason) {
+        match promise {
+            Promise::Proven { .. } => self.undo(why),
+            // There is nothing to go back to.
+            Promise::Unproven { .. } => self.close(not_taken_over(why)),
+        }
     }
 
     /// The target is master. The route, the release, the demotion and the other replicas' new

@@ -132,7 +132,7 @@ impl Step {
         let over = self.state.patience == Patience::Over;
         if carried == end || (over && carried < end) {
             if self.state.target == Slot::Idle {
-                self.promote(Promise { end, carried });
+                self.promote(Promise::Proven { end, carried });
             }
         } else if over {
             self.undo(Reason::TargetChanged);

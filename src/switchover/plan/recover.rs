@@ -37,10 +37,17 @@ impl Step {
     /// Both have answered, or failed to. The promotion is never sent before the fence stands and
     /// the fence is never lifted before the promotion is known not to have happened; hence an old
     /// master that is master, in the same life, proves that the target is not and will not be; one
-    /// that is fenced, or restarted and may have forgotten a fence, proves nothing.
+    /// that is fenced, or restarted and may have forgotten a fence, proves nothing. Nor does any, where
+    /// the target was to take the place of one that was out of reach.
     fn decide(&mut self, old: Answer, target: Answer) {
         use Answer::{Is, Lost};
+        let unproven = self.state.facts.old_is_down;
         let alarm = match (old, target) {
+            (_, Is(Seen::Master)) if unproven => {
+                let reasons = vec![Reason::OldDown, Reason::Recovered];
+                return self.roll_forward(Attach::IfPrefix, self.state.facts.lag, reasons);
+            }
+            (Is(Seen::Master), Lost) if unproven => Alarm::PromotionUnknown,
             // Not our doing: the fence was standing when the promotion was sent.
             (Is(Seen::Master), Is(Seen::Master)) => Alarm::TwoMasters,
             (Is(Seen::Foreign), Is(Seen::Master)) => {

@@ -67,10 +67,14 @@ pub(super) enum Stage {
 
 /// What was known when the promotion was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Promise {
-    pub(super) end: u64,
-    /// The target's offset; less than `end` only when forced.
-    pub(super) carried: u64,
+pub(super) enum Promise {
+    Proven {
+        end: u64,
+        /// The target's offset; less than `end` only when forced.
+        carried: u64,
+    },
+    /// The old master is out of reach. It was last seen to hold this much more than the target.
+    Unproven { missing: u64 },
 }
 
 /// Whether it was stopped while the first record was being written; the last one waits for it.

@@ -76,7 +76,11 @@ impl Step {
         match stage {
             Stage::Preflight => self.report_and_end(nothing_done(Reason::Aborted)),
             Stage::Recording(_) => {
-                self.state.stage = Stage::Recording(Course::Stopped(nothing_done(Reason::Aborted)));
+                let verdict = match self.state.facts.old_is_down {
+                    true => not_taken_over(Reason::Aborted),
+                    false => nothing_done(Reason::Aborted),
+                };
+                self.state.stage = Stage::Recording(Course::Stopped(verdict));
             }
             Stage::Warming => self.close(nothing_done(Reason::Aborted)),
             Stage::Draining(_)
@@ -92,7 +96,10 @@ impl Step {
     /// Of two that want to, the one that holds already changes the master. One that has not touched
     /// anything yet makes way; any other is kept apart from it by the claims.
     fn outrun(&mut self, stage: Stage, by: String) {
-        let verdict = refused(vec![Reason::Outrun(by)]);
+        let verdict = match self.state.facts.old_is_down {
+            true => not_taken_over(Reason::Outrun(by)),
+            false => refused(vec![Reason::Outrun(by)]),
+        };
         match stage {
             Stage::Preflight => self.report_and_end(verdict),
             Stage::Recording(Course::Going) => {
@@ -122,6 +129,11 @@ impl Step {
         match event {
             Event::Recorded(Record::Begin) => match course {
                 Course::Stopped(verdict) => self.close(verdict),
+                Course::Going if self.state.facts.old_is_down => {
+                    self.promote(Promise::Unproven {
+                        missing: self.state.facts.lag,
+                    });
+                }
                 Course::Going => {
                     self.state.stage = Stage::Warming;
                     self.act(Effect::Warm);
@@ -130,7 +142,10 @@ impl Step {
             // Should the record be on the disk after all, the next start finds a master and a
             // replica, as it must.
             Event::RecordFailed(Record::Begin) => {
-                self.report_and_end(refused(vec![Reason::Journal]));
+                self.report_and_end(match self.state.facts.old_is_down {
+                    true => not_taken_over(Reason::Journal),
+                    false => refused(vec![Reason::Journal]),
+                });
             }
             _ => {}
         }
@@ -318,6 +333,16 @@ fn refused(reasons: Vec<Reason>) -> Verdict {
         reasons,
         not_carried: 0,
         old: OldNow::Master,
+    }
+}
+
+/// Nobody is master, as before.
+pub(super) fn not_taken_over(why: Reason) -> Verdict {
+    Verdict {
+        outcome: Outcome::Refused,
+        reasons: vec![why],
+        not_carried: 0,
+        old: OldNow::Unknown,
     }
 }
 

@@ -7,6 +7,7 @@ const REDIS: Facts = Facts {
     knows_pause: true,
     lag: 0,
     lag_small: 1000,
+    old_is_down: false,
 };
 
 /// Tells the events one after the other; the state at the end and the effects of the last step.
@@ -238,4 +239,70 @@ fn nobody_is_master_when_each_follows_the_other() {
         effects.contains(&Effect::Alarm(Alarm::NoMaster)),
         "{effects:?}"
     );
+}
+
+const DOWN: Facts = Facts {
+    lag: 7,
+    old_is_down: true,
+    ..REDIS
+};
+
+#[test]
+fn a_replica_takes_the_place_of_a_master_that_is_out_of_reach_and_the_loss_is_told() {
+    let (state, effects) = take_over(DOWN);
+    assert_eq!(effects, [Effect::Record(Record::Begin)]);
+    let (state, effects) = step(&state, Event::Recorded(Record::Begin));
+    assert!(effects.ends_with(&[Effect::Promote]), "{effects:?}");
+    let (state, effects) = step(&state, Event::Promoted);
+    assert!(
+        effects.contains(&Effect::Publish(Master::Target)),
+        "{effects:?}"
+    );
+    let demote = Effect::Demote {
+        attach: Attach::IfPrefix,
+        settle: Settle::No,
+        unpause: false,
+    };
+    assert!(effects.contains(&demote), "{effects:?}");
+    let (_, effects) = step(&state, Event::Expired(Timer::Demote));
+    let verdict = Verdict {
+        outcome: Outcome::SwitchedWithLeak,
+        reasons: vec![Reason::OldDown],
+        not_carried: 7,
+        old: OldNow::AttachPending,
+    };
+    assert_eq!(effects, [Effect::Report(verdict)]);
+}
+
+#[test]
+fn a_replica_that_refuses_to_take_over_is_none_and_nobody_is_master() {
+    let (state, _) = take_over(DOWN);
+    let (state, _) = step(&state, Event::Recorded(Record::Begin));
+    let (_, effects) = step(&state, Event::PromotionRefused);
+    assert!(
+        effects.contains(&Effect::Record(Record::End(Outcome::Refused))),
+        "{effects:?}"
+    );
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Publish(_))),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn an_old_master_that_came_back_proves_nothing_where_it_was_never_fenced() {
+    let (state, effects) = recovered(DOWN, Seen::Master, Seen::Master);
+    assert!(
+        effects.contains(&Effect::Publish(Master::Target)),
+        "{effects:?}"
+    );
+    assert_eq!(phase(&state), "demote");
+    let (state, _) = recover(Terms::default(), DOWN);
+    let (state, _) = step(&state, Event::Settled(Node::Old, Seen::Master));
+    let (state, _) = step(&state, Event::Lost(Node::Target));
+    assert_eq!(phase(&state), "recover");
+    let (state, _) = recovered(DOWN, Seen::Master, Seen::Follows);
+    assert_eq!(phase(&state), "undo");
 }
