@@ -79,9 +79,13 @@ async fn change_kvrocks_by_hand(shard: &Shard, from: usize, to: usize) {
         let info = wire.run("INFO replication").await.unwrap().text();
         field(&info, "slave_repl_offset").map(str::to_owned)
     };
+    // A command that was woken just before still pops behind the fence: one look is not enough.
+    let mut before = None;
     wait_until("the target has everything", async || {
-        // A command that was woken just before still pops behind the fence.
-        offset(&mut target).await == offset(&mut old).await
+        let now = (offset(&mut target).await, offset(&mut old).await);
+        let settled = now.0 == now.1 && before.as_ref() == Some(&now);
+        before = Some(now);
+        settled
     })
     .await;
     target.run("SLAVEOF NO ONE").await.unwrap();
