@@ -97,6 +97,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     shards.stop().await;
     stop.cancel();
     join_all(built.workers).await;
+    shards.end();
     admin_stop.cancel();
     tasks.close();
     tasks.wait().await;

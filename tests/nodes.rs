@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pointsman::config::Secret;
 use pointsman::resp::reply::Value;
-use pointsman::switchover::attach::same_tail;
+use pointsman::switchover::attach::{Tail, compare_tails};
 use pointsman::switchover::orders::{
     Change, Orders, Reading, SinkAddress, own_offset, read_target,
 };
@@ -496,14 +496,14 @@ async fn two_kvrocks_logs_of_one_length_and_other_content_are_told_apart() {
     let Some(binary) = kvrocks() else { return };
     let one = Server::start(&binary, &[]).await;
     let other = Server::start(&binary, &[]).await;
-    for (value, same) in [("1", true), ("2", false)] {
+    for (value, expected) in [("1", Tail::Same), ("2", Tail::Differs)] {
         assert!(one.ask(&["SET", "k", "1"]).await.is_ok());
         assert!(other.ask(&["SET", "k", value]).await.is_ok());
         let (mut here, mut there) = (one.connect().await, other.connect().await);
         let offset = own_offset(&mut here, STEP).await.unwrap();
-        let judged = same_tail(&mut here, &mut there, offset, STEP)
+        let judged = compare_tails(&mut here, &mut there, offset, STEP)
             .await
             .unwrap();
-        assert_eq!(judged, same);
+        assert_eq!(judged, expected);
     }
 }

@@ -175,17 +175,24 @@ pub fn judge_resyncs(full_before: u64, full_after: u64, seen: &[Attachment]) -> 
 /// How many of the newest batches are compared.
 const TAIL: u64 = 16;
 
-/// Whether two Kvrocks nodes hold the same raw batches up to `offset`, the smaller of their
-/// offsets. A node that does not know POLLUPDATES, or no longer has so old a batch, is not judged
-/// by it: then nothing can be said, and the replication link itself is the only evidence.
-pub async fn same_tail(
+/// What the raw batches of two Kvrocks nodes say of their histories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    Same,
+    Differs,
+    /// A node does not know POLLUPDATES, or no longer has so old a batch.
+    Untold,
+}
+
+/// Compares the last batches up to `offset`, the smaller of their offsets.
+pub async fn compare_tails(
     one: &mut Connection,
     other: &mut Connection,
     offset: u64,
     within: Duration,
-) -> Result<bool, NodeError> {
+) -> Result<Tail, NodeError> {
     if offset == 0 {
-        return Ok(true);
+        return Ok(Tail::Same);
     }
     // It answers with what comes behind the sequence it is given.
     let from = offset.saturating_sub(TAIL).to_string();
@@ -195,9 +202,17 @@ pub async fn same_tail(
         other.call(&asked, within).await?,
     );
     let (Some(here), Some(there)) = (updates(&here), updates(&there)) else {
-        return Ok(true);
+        return Ok(Tail::Untold);
     };
-    Ok(here.iter().zip(there).all(|(one, other)| one == other))
+    if here.is_empty() || there.is_empty() {
+        return Ok(Tail::Untold);
+    }
+    Ok(
+        match here.iter().zip(there).all(|(one, other)| one == other) {
+            true => Tail::Same,
+            false => Tail::Differs,
+        },
+    )
 }
 
 /// The hex batches in an answer of name and value pairs.

@@ -80,7 +80,10 @@ impl<G, R> Clone for Shards<G, R> {
 struct Shared<G, R> {
     shards: Vec<Shard<G, R>>,
     history: Arc<History>,
+    /// No operation begins any more.
     stopping: CancellationToken,
+    /// There are no clients any more, and nobody need look at the nodes or listen to other proxies.
+    ended: CancellationToken,
 }
 
 struct Shard<G, R> {
@@ -119,25 +122,20 @@ struct Order {
 impl<G: Gates, R: Routes> Shards<G, R> {
     /// Starts a watch and an actor per shard, on the current runtime.
     pub fn start(seats: Vec<ShardSeat<G, R>>) -> Shards<G, R> {
-        let stopping = CancellationToken::new();
+        let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         let history = Arc::new(History::default());
         let mut shards = Vec::new();
         let mut actors = Vec::new();
         for seat in seats {
             let watch = Watch::new(&seat.site.nodes);
             let credentials = seat.site.credentials.clone();
-            let polling =
-                watch
-                    .clone()
-                    .run(credentials, seat.site.connect_timeout, stopping.clone());
+            let polling = watch
+                .clone()
+                .run(credentials, seat.site.connect_timeout, ended.clone());
             tokio::spawn(polling);
-            tokio::spawn(pulse::run(
-                seat.site.clone(),
-                watch.clone(),
-                stopping.clone(),
-            ));
+            tokio::spawn(pulse::run(seat.site.clone(), watch.clone(), ended.clone()));
             if let Some(sentinels) = seat.site.sentinels.clone() {
-                tokio::spawn(sentinels.run(seat.site.connect_timeout, stopping.clone()));
+                tokio::spawn(sentinels.run(seat.site.connect_timeout, ended.clone()));
             }
             let desk = Arc::new(Desk {
                 running: watch::Sender::new(None),
@@ -154,7 +152,8 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 desk: desk.clone(),
                 orders: taken,
                 stopping: stopping.clone(),
-                others: others(&seat.site, &stopping),
+                ended: ended.clone(),
+                others: others(&seat.site, &ended),
                 known: Known::default(),
                 history: history.clone(),
                 down: None,
@@ -176,6 +175,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                 shards,
                 history,
                 stopping,
+                ended,
             }),
         };
         for (actor, interrupted) in actors {
@@ -211,6 +211,12 @@ impl<G: Gates, R: Routes> Shards<G, R> {
                     "an operation is left to the next start");
             }
         }
+    }
+
+    /// The last client has left. Until then the nodes and the other proxies are listened to: what they
+    /// do is followed, and their switchovers are taken part in.
+    pub fn end(&self) {
+        self.shared.ended.cancel();
     }
 
     fn shard(&self, name: &str) -> Option<&Shard<G, R>> {
@@ -408,7 +414,7 @@ fn statuses(snapshot: &Snapshot, master: Option<&str>) -> Vec<NodeStatus> {
             offset: offset(node),
             lag_bytes: offset(node).and_then(lag),
             seen_ms_ago: seen.and_then(|ms| u64::try_from(ms).ok()),
-            error: node.error.clone(),
+            error: node.error.as_ref().map(|trouble| trouble.words.clone()),
         }
     };
     snapshot.nodes.iter().map(status).collect()

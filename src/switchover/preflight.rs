@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
-use crate::switchover::attach::same_tail;
+use crate::switchover::attach::{Tail, compare_tails};
 use crate::switchover::claim::Claim;
 use crate::switchover::orders::{Orders, Reading, SinkAddress, own_offset, read_target};
 use crate::switchover::plan::{Dialect, Facts};
@@ -335,12 +335,13 @@ async fn other_history(
         Ok(offset) => offset,
         Err(error) => return Some(error.to_string()),
     };
-    match same_tail(old, target, offset, within).await {
-        Ok(false) => Some(format!(
+    match compare_tails(old, target, offset, within).await {
+        Ok(Tail::Differs) => Some(format!(
             "the log of {name} differs from that of {}; let it synchronise in full first",
             old.node()
         )),
-        Ok(true) => None,
+        // Where nothing can be told, the replication link itself is the evidence.
+        Ok(Tail::Same | Tail::Untold) => None,
         Err(error) => Some(error.to_string()),
     }
 }

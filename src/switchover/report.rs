@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// Everything that is known about one switchover after its end.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Report {
-    /// The operation's id: UTC time and four hex digits, so ids sort by time.
+    /// The operation's id: UTC time and random hex digits, so ids sort by time.
     pub id: String,
     pub shard: String,
     pub outcome: Outcome,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::topology::facts::{Link, NodeFacts, Role};
 use crate::topology::identity::Identity;
-use crate::topology::node::{Connection, Credentials, NodeName};
+use crate::topology::node::{Connection, Credentials, NodeError, NodeName};
 
 /// How often every node is asked.
 pub const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -33,7 +33,30 @@ pub struct Observed {
     /// When `facts` were told.
     pub seen_at: Option<Instant>,
     /// Why the newest attempt failed.
-    pub error: Option<String>,
+    pub error: Option<Trouble>,
+}
+
+/// Why a node told nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub words: String,
+    /// Not even an error came from it.
+    pub is_silence: bool,
+}
+
+impl From<NodeError> for Trouble {
+    fn from(error: NodeError) -> Trouble {
+        let is_silence = match &error {
+            NodeError::Unreachable { .. } | NodeError::Broken { .. } => true,
+            NodeError::Deadline { .. } => true,
+            NodeError::Credentials { .. } | NodeError::Protocol { .. } => false,
+            NodeError::Refused { .. } => false,
+        };
+        Trouble {
+            words: error.to_string(),
+            is_silence,
+        }
+    }
 }
 
 impl Observed {
@@ -262,7 +285,7 @@ impl Watch {
 
 type Observation = (
     Option<Connection>,
-    Result<(Identity, NodeFacts, Instant), String>,
+    Result<(Identity, NodeFacts, Instant), Trouble>,
 );
 
 async fn observe(
@@ -277,7 +300,7 @@ async fn observe(
     };
     let mut connection = match connection {
         Ok(connection) => connection,
-        Err(error) => return (None, Err(error.to_string())),
+        Err(error) => return (None, Err(error.into())),
     };
     match NodeFacts::read(&mut connection, within).await {
         Ok(facts) => {
@@ -286,7 +309,7 @@ async fn observe(
         }
         Err(error) => (
             Some(connection).filter(Connection::is_usable),
-            Err(error.to_string()),
+            Err(error.into()),
         ),
     }
 }

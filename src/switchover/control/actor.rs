@@ -32,7 +32,10 @@ pub(super) struct Actor<G, R> {
     pub desk: Arc<Desk>,
     pub history: Arc<History>,
     pub orders: mpsc::Receiver<Order>,
+    /// No operation begins any more.
     pub stopping: CancellationToken,
+    /// There are no clients any more.
+    pub ended: CancellationToken,
     /// The other proxies of the shard; `None` where it has a single node.
     pub others: Option<Others>,
     /// The master that clients write to, and who has what it has.
@@ -73,7 +76,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         })
     }
 
-    /// Works until the proxy stops; an operation that runs then is finished or undone first.
+    /// Works until the last client has left; an operation that runs when the proxy is told to stop is
+    /// finished or undone first.
     pub async fn run(mut self, interrupted: Option<Order>) {
         let mut heard = Heard {
             nodes: self.watch.news(),
@@ -85,27 +89,36 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         loop {
             tokio::select! {
                 biased;
-                Some(order) = self.orders.recv() => self.perform(order, &mut heard).await,
+                () = self.ended.cancelled() => break,
+                Some(order) = self.orders.recv() => match self.stopping.is_cancelled() {
+                    true => self.too_late(&order),
+                    false => self.perform(order, &mut heard).await,
+                },
                 () = self.site.doubts.raised(), if self.asked.is_none() => self.look(),
                 news = heard.news() => {
-                    self.follow().await;
+                    let judged = self.follow().await;
                     self.listened(news);
-                    if let Some(order) = self.take_over().await {
+                    if judged && !self.stopping.is_cancelled()
+                        && let Some(order) = self.take_over().await
+                    {
                         self.perform(order, &mut heard).await;
                     }
                 }
                 said = peer::heard(&mut self.others) => {
                     self.hear(said).await;
                 }
-                () = self.stopping.cancelled() => break,
             }
         }
-        // An order that came in the same instant is told that it came too late.
         self.orders.close();
         while let Some(order) = self.orders.recv().await {
-            order.operation.progress.came_too_late();
-            self.desk.running.send_replace(None);
+            self.too_late(&order);
         }
+    }
+
+    /// An order that came in the same instant as the end.
+    fn too_late(&self, order: &Order) {
+        order.operation.progress.came_too_late();
+        self.desk.running.send_replace(None);
     }
 
     /// Runs one operation. What it does behind its report may last as long as a node is away: the
@@ -144,7 +157,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                     self.listened(news);
                 },
                 // What goes on behind a report touches neither gate nor route, and can wait.
-                said = peer::heard(&mut self.others) => if background {
+                said = peer::heard(&mut self.others) => if operation.progress.is_reported() {
                     if self.hear(said).await == Led::Elsewhere {
                         told = leave(&operation);
                     }
@@ -170,6 +183,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             self.watch.want();
         }
         self.believed_from = self.watch.unbegun_round();
+        // Nobody has looked meanwhile.
+        self.down = None;
         if let Some(sentinels) = &self.site.sentinels {
             sentinels.want();
         }
@@ -190,7 +205,9 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             self.known.learn(&self.watch.snapshot(), Instant::now());
         }
         let view = operation.progress.view();
-        let down = self.down_for_too_long() && self.successor().is_some();
+        // An operation whose own old master is down is what replaces it.
+        let other = self.known.master.as_deref() != Some(&*view.from);
+        let down = other && self.down_for_too_long() && self.successor().is_some();
         if !down && !background::is_superseded(&verdict, routed.as_deref(), &view.from, &view.to) {
             return false;
         }
@@ -254,10 +271,11 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         Some((verdict, routed))
     }
 
-    /// Brings the route in line with what the nodes say, when they say it beyond doubt.
-    async fn follow(&mut self) {
+    /// Brings the route in line with what the nodes say, when they say it beyond doubt. Whether they
+    /// have said anything new.
+    async fn follow(&mut self) -> bool {
         let Some((verdict, routed)) = self.judged() else {
-            return;
+            return false;
         };
         let snapshot = self.watch.snapshot();
         let now = Instant::now();
@@ -293,6 +311,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                 self.watch.want();
             }
         }
+        true
     }
 
     /// What Sentinels say, in our names for the nodes.

@@ -1,19 +1,19 @@
-//! Operation ids: UTC time and four hex digits, so that they sort by time.
+//! Operation ids: UTC time and random hex digits, so that they sort by time.
+//!
+//! **Invariant:** two proxies that are told to switch in the same instant draw different ones, even in
+//! containers that are alike: claims, fences and connections bear the id, and equal ones would take each
+//! other's for their own.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 use crate::switchover::exec::measure::unix_ms;
 
-/// Counts operations of this proxy; two in one second differ by it.
-static NEXT: AtomicU16 = AtomicU16::new(0);
-
-/// `20261122T064455Z-3f2a`.
+/// `20261122T064455Z-3f2a90b1c4d5e6f7`.
 pub fn operation_id() -> String {
-    let ms = unix_ms();
-    // Another proxy starts its count elsewhere, most likely: by the millisecond of its first.
-    let count = NEXT.fetch_add(1, Ordering::Relaxed);
-    let digits = (ms % 1000) as u16 * 64 + (std::process::id() % 64) as u16;
-    format!("{}-{:04x}", utc(ms / 1000), digits.wrapping_add(count))
+    // The standard library keys each hasher with the operating system's randomness.
+    let drawn = RandomState::new().hash_one(unix_ms());
+    format!("{}-{drawn:016x}", utc(unix_ms() / 1000))
 }
 
 /// `YYYYMMDDTHHMMSSZ` of seconds since 1970, by the civil calendar's 400-year cycle.
@@ -50,7 +50,8 @@ mod tests {
     }
 
     #[test]
-    fn two_ids_differ() {
-        assert_ne!(operation_id(), operation_id());
+    fn of_many_ids_no_two_are_equal() {
+        let ids: std::collections::HashSet<String> = (0..10_000).map(|_| operation_id()).collect();
+        assert_eq!(ids.len(), 10_000);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::actor::Actor;
 use super::evidence::Known;
@@ -24,6 +24,8 @@ use crate::topology::node::{Connection, NodeName};
 
 /// Operations that are remembered: what is said of one is heard from every node, late from some.
 const SERVED_MAX: usize = 64;
+/// How long the old master is asked whether it is one still.
+const OLD_ANSWERS_WITHIN: Duration = Duration::from_millis(50);
 /// What the connection to the target calls itself.
 const NAME: &str = "pointsman-watch";
 
@@ -162,7 +164,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let site = self.site.clone();
         let (limit, begun) = (site.switchover().pause_timeout, Instant::now());
         let Some(granted) = others.allowance.grant(length, limit, begun) else {
-            tracing::warn!(shard = %site.shard, operation = hold.operation, proxy = hold.proxy,
+            // Anybody who may publish can say it as often as he likes.
+            tracing::debug!(shard = %site.shard, operation = hold.operation, proxy = hold.proxy,
                 "ignored another proxy's switchover: too much was held for others lately");
             return;
         };
@@ -199,7 +202,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                 },
                 Some(order) = self.orders.recv() => self.refuse(&order, &hold.operation),
                 () = sleep_until(until) => break End::Expired,
-                () = self.stopping.cancelled() => break End::Expired,
+                () = self.ended.cancelled() => break End::Expired,
             }
         };
         self.let_go(&part).await;
@@ -308,6 +311,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         if part.is_routed() {
             // What the nodes said before is history.
             self.believed_from = self.watch.unbegun_round();
+            self.down = None;
         }
         self.watch.want();
         if let Some(sentinels) = &self.site.sentinels {
@@ -327,8 +331,11 @@ impl<G: Gates, R: Routes> Actor<G, R> {
 /// Whether the old master says that it is one still; silence is no such word.
 async fn still_master(others: &Others, old: Option<&str>) -> bool {
     let role = match old {
-        Some(old) => others.peers.role_of(old).await,
+        // One that has been fenced answers at once; one that is frozen must not keep us from following.
+        Some(old) => timeout(OLD_ANSWERS_WITHIN, others.peers.role_of(old))
+            .await
+            .ok(),
         None => None,
     };
-    matches!(role, Some(RoleReply::Master { .. }))
+    matches!(role.flatten(), Some(RoleReply::Master { .. }))
 }

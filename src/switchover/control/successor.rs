@@ -21,10 +21,12 @@ pub(super) struct Successor {
     pub missing: u64,
 }
 
-/// Whether the master could not be asked when it was asked last.
+/// Whether nothing came from the master when it was asked last. One that answers with an error, because
+/// it is full or does not let us in, is there.
 pub(super) fn is_out_of_reach(snapshot: &Snapshot, known: &Known) -> bool {
     let master = known.master.as_ref().and_then(|name| snapshot.node(name));
-    master.is_some_and(|node| node.error.is_some())
+    let trouble = master.and_then(|node| node.error.as_ref());
+    trouble.is_some_and(|trouble| trouble.is_silence)
 }
 
 pub(super) fn successor(snapshot: &Snapshot, known: &Known, now: Instant) -> Option<Successor> {
@@ -36,10 +38,15 @@ pub(super) fn successor(snapshot: &Snapshot, known: &Known, now: Instant) -> Opt
         };
         match &facts.role {
             Role::Master => return None,
-            Role::Replica { link: Link::Up, .. } if master.identity.is_followed_by(&facts.role) => {
-                return None;
-            }
-            Role::Replica { .. } => {}
+            Role::Replica {
+                link: Link::Down, ..
+            } => {}
+            role @ Role::Replica { .. } => match snapshot.followed_by(role) {
+                Some(other) if other.name() != master.name() => continue,
+                // It hears its master, or copies from it right now; or from somebody who may be the master
+                // under a name that we do not know.
+                _ => return None,
+            },
         }
         let Some(offset) = held(node, facts, known) else {
             continue;
@@ -72,6 +79,7 @@ fn held(node: &Observed, facts: &NodeFacts, known: &Known) -> Option<u64> {
 mod tests {
     use super::super::fixtures::*;
     use super::*;
+    use crate::topology::watch::Trouble;
 
     /// Who succeeds master `a:1`, seen at 100 of history `h`; `b:1` was seen at 90 and `c:1` at 80.
     fn check(later: &[(&str, Says<'_>)], expected: Option<(&str, u64)>) {
@@ -89,7 +97,10 @@ mod tests {
             .nodes
             .iter_mut()
             .find(|node| &**node.name() == "a:1");
-        master.unwrap().error = Some("refused".to_owned());
+        master.unwrap().error = Some(Trouble {
+            words: "refused".to_owned(),
+            is_silence: true,
+        });
         assert!(is_out_of_reach(&snapshot, &known));
         let found = successor(&snapshot, &known, now);
         let found = found.map(|found| (found.node.to_string(), found.missing));
@@ -123,6 +134,17 @@ mod tests {
     fn nobody_succeeds_a_master_that_a_replica_still_reaches() {
         let linked = (follows("a", Link::Up), 100, "h", "0");
         check(&[("a:1", SILENT), ("b:1", left(95)), ("c:1", linked)], None);
+        let copying = (follows("a", Link::Sync), 0, "h", "0");
+        check(
+            &[("a:1", SILENT), ("b:1", left(95)), ("c:1", copying)],
+            None,
+        );
+        // Perhaps it is the master's other name.
+        let elsewhere = (follows("x", Link::Up), 100, "h", "0");
+        check(
+            &[("a:1", SILENT), ("b:1", left(95)), ("c:1", elsewhere)],
+            None,
+        );
     }
 
     #[test]
@@ -144,6 +166,12 @@ mod tests {
         let known = Known::master("a:1");
         let nodes = snapshot(&[("a:1", (MASTER, 1, "h", "0"))], now);
         assert!(!is_out_of_reach(&nodes, &known));
+        let mut full = nodes.clone();
+        full.nodes[0].error = Some(Trouble {
+            words: "max number of clients reached".to_owned(),
+            is_silence: false,
+        });
+        assert!(!is_out_of_reach(&full, &known));
         assert!(!is_out_of_reach(&nodes, &Known::default()));
     }
 }

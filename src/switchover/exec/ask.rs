@@ -10,10 +10,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::resp::reply::{Info, Value};
 use crate::switchover::claim::Claim;
+use crate::switchover::exec::follow::is_empty;
 use crate::switchover::exec::measure::unix_ms;
 use crate::switchover::orders::{Change, Orders, SinkAddress, refused};
 use crate::switchover::plan::{Event, Node, Seen, Settle};
 use crate::switchover::resolve::settle;
+use crate::topology::engine::Engine;
 use crate::topology::facts::{Life, Link, Role};
 use crate::topology::identity::Identity;
 use crate::topology::node::{Connection, Credentials, NodeError, NodeName};
@@ -39,6 +41,8 @@ pub struct Desk {
     /// data: it never counts as promoted, and nobody is made to follow it.
     pub target_holds: u64,
     /// `config_rewrite`: roles go into the nodes' own config files.
+    /// The old master was out of reach, and nothing is proven about it.
+    pub old_was_down: bool,
     pub rewrites_config: bool,
     /// Deadline of a read, a pause, a fence and of dialling.
     pub read_within: Duration,
@@ -90,8 +94,13 @@ impl Desk {
         match claims {
             Claims::Held => Ok(Claim::default()),
             Claims::Each => {
-                let nodes = [&self.identity(node).name];
-                Claim::of(&nodes, &self.credentials, &self.operation, self.read_within).await
+                let node = &self.identity(node).name;
+                let (credentials, within) = (&self.credentials, self.read_within);
+                let claim = Claim::of(&[node], credentials, &self.operation, within).await?;
+                match claim.nodes() {
+                    0 => Err(format!("{node} could not be claimed against other proxies")),
+                    _ => Ok(claim),
+                }
             }
         }
     }
@@ -291,11 +300,62 @@ impl Desk {
         match (node, seen) {
             (Node::Target, Seen::Master) => self.holds_enough(&info)?,
             (Node::Old, Seen::Master) if self.is_reborn(&mut connection).await? => {
+                if self.target_holds > 0 && self.lost_all(&mut connection).await? {
+                    return Err(self.old_refuses());
+                }
                 return Ok((connection, Seen::Reborn));
             }
             _ => {}
         }
         Ok((connection, seen))
+    }
+
+    /// Whether a node that restarted has come back without its data. (Kvrocks keeps its own.)
+    async fn lost_all(&self, node: &mut Connection) -> Result<bool, NodeError> {
+        Ok(self.orders.engine != Engine::Kvrocks && is_empty(node, self.read_within).await?)
+    }
+
+    fn old_refuses(&self) -> NodeError {
+        NodeError::Refused {
+            node: self.old.name.clone(),
+            command: "to lead again".to_owned(),
+            text: "it restarted without its data; promote a node that has them".to_owned(),
+        }
+    }
+
+    /// Promotes a replica whose master is out of reach, when both still are what they were seen to be.
+    pub async fn promote_alone(self, at_hand: Option<Connection>) -> Done {
+        let name = format!("{}-look", self.name);
+        let old = &self.old.name;
+        if Connection::open(old, &self.credentials, &name, self.read_within)
+            .await
+            .is_ok()
+        {
+            let words = format!("{old} answers again");
+            return Done {
+                connection: at_hand,
+                event: Event::PromotionRefused,
+                words: Some(words),
+            };
+        }
+        let mut connection = match self.connect(at_hand, &self.target.name).await {
+            Ok(connection) => connection,
+            Err(error) => return Done::lost(Node::Target, error.to_string()),
+        };
+        match self.read(&mut connection, Node::Target, false).await {
+            Ok((Seen::Follows | Seen::Foreign, offset, false)) if offset >= self.target_holds => {}
+            Ok((_, offset, link_up)) => {
+                let words = format!(
+                    "{} is not what it was any more: at {offset}, {} before, link {}",
+                    self.target.name,
+                    self.target_holds,
+                    if link_up { "up" } else { "down" }
+                );
+                return Done::said(connection, Event::PromotionRefused, Some(words));
+            }
+            Err(error) => return Done::lost(Node::Target, error.to_string()),
+        }
+        self.promote(Some(connection)).await
     }
 
     /// On the connection that told the role, so that both are of one run.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::resp::reply::{Info, Value};
-use crate::switchover::attach::{Attachment, await_link, same_tail};
+use crate::switchover::attach::{Attachment, Tail, await_link, compare_tails};
 use crate::switchover::exec::ask::{Desk, Done, replication};
 use crate::switchover::orders::{Change, refused};
 use crate::switchover::plan::{Attach, Event, Node, Seen, Settle};
@@ -186,8 +186,14 @@ impl Desk {
             if offset > reached {
                 return Ok(Some(offset - reached));
             }
-            let same = same_tail(old, target, offset, self.read_within).await?;
-            return Ok((!same).then_some(0));
+            let tail = compare_tails(old, target, offset, self.read_within).await?;
+            let attaches = match tail {
+                Tail::Same => true,
+                Tail::Differs => false,
+                // Behind a proof the link is evidence enough; without one it is none.
+                Tail::Untold => !self.old_was_down,
+            };
+            return Ok((!attaches).then_some(0));
         }
         if is_empty(old, self.read_within).await? {
             return Ok(None);
@@ -297,7 +303,7 @@ impl Desk {
 }
 
 /// Whether a node has no key in any database: there is nothing in it that could be lost.
-async fn is_empty(node: &mut Connection, within: Duration) -> Result<bool, NodeError> {
+pub async fn is_empty(node: &mut Connection, within: Duration) -> Result<bool, NodeError> {
     let value = node.call(&["INFO", "keyspace"], within).await?;
     let text = value.text().filter(|_| value.error().is_none());
     Ok(text.is_some_and(|text| !text.lines().any(|line| line.starts_with("db"))))

@@ -68,7 +68,13 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 Some(Box::pin(desk.claimed(claims, node, node, restoring)))
             }
             Effect::Promote => {
-                let promoting = desk.clone().promote(at_hand);
+                let promoter = desk.clone();
+                let promoting = async move {
+                    match promoter.old_was_down {
+                        true => promoter.promote_alone(at_hand).await,
+                        false => promoter.promote(at_hand).await,
+                    }
+                };
                 Some(Box::pin(desk.claimed(claims, node, node, promoting)))
             }
             Effect::Settle(node) => {
@@ -158,6 +164,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             target: passed.target.identity,
             old_life: None,
             target_holds: passed.target_offset,
+            old_was_down: false,
             rewrites_config: self.site.switchover().config_rewrite,
             read_within: self.read_within(),
             undo_within: UNDO_WITHIN,
@@ -232,6 +239,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 .clone()
                 .map(|life| (life, begin.started_at_ms)),
             target_holds: begin.target_offset,
+            old_was_down: begin.facts.old_is_down,
             rewrites_config: self.site.switchover().config_rewrite,
             read_within: self.read_within(),
             undo_within: UNDO_WITHIN,

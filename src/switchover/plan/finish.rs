@@ -147,8 +147,12 @@ impl Step {
                     self.demote(attach);
                 }
             }
+            // The other proxies have not all followed yet, for which there is a limit of its own.
+            Event::Expired(Timer::Demote) if self.state.gate == Gate::Held => {
+                self.act(Effect::Arm(Timer::Demote));
+            }
             Event::Expired(Timer::Demote) => {
-                let verdict = verdict(demote, not_carried, reasons.clone());
+                let verdict = self.verdict(demote, not_carried, reasons.clone());
                 self.act(Effect::Report(verdict));
             }
             _ => {}
@@ -159,7 +163,8 @@ impl Step {
         }
         let settled = matches!(demote, Demotion::Attached | Demotion::Apart);
         if settled && repoint == Task::Done && self.state.gate == Gate::Open {
-            return self.close(verdict(demote, not_carried, reasons));
+            let verdict = self.verdict(demote, not_carried, reasons);
+            return self.close(verdict);
         }
         self.state.stage = Stage::Finishing {
             attach,
@@ -228,22 +233,29 @@ impl Step {
         self.act(Effect::Report(verdict));
         self.state.stage = Stage::Ended;
     }
-}
 
-pub(super) fn verdict(demote: Demotion, not_carried: u64, reasons: Vec<Reason>) -> Verdict {
-    let leaked = not_carried > 0 || demote == Demotion::Apart;
-    Verdict {
-        outcome: if leaked {
-            Outcome::SwitchedWithLeak
-        } else {
-            Outcome::Switched
-        },
-        reasons,
-        not_carried,
-        old: match demote {
-            Demotion::Attached => OldNow::Attached,
-            Demotion::Apart => OldNow::Apart,
-            Demotion::Behind | Demotion::Asked | Demotion::Waiting => OldNow::AttachPending,
-        },
+    pub(super) fn verdict(
+        &self,
+        demote: Demotion,
+        not_carried: u64,
+        reasons: Vec<Reason>,
+    ) -> Verdict {
+        // Of a master that was out of reach nobody knows all that it had.
+        let unproven = self.state.facts.old_is_down;
+        let leaked = not_carried > 0 || demote == Demotion::Apart || unproven;
+        Verdict {
+            outcome: if leaked {
+                Outcome::SwitchedWithLeak
+            } else {
+                Outcome::Switched
+            },
+            reasons,
+            not_carried,
+            old: match demote {
+                Demotion::Attached => OldNow::Attached,
+                Demotion::Apart => OldNow::Apart,
+                Demotion::Behind | Demotion::Asked | Demotion::Waiting => OldNow::AttachPending,
+            },
+        }
     }
 }

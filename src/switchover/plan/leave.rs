@@ -1,13 +1,13 @@
 //! The end of what nobody needs any more: somebody else made another node the master, or the operator
 //! has taken over.
 //!
-//! **Invariant:** it ends only when nothing is under way on either node, so that no order of this
-//! operation comes after its end; and once it is leaving it gives no further one: not a fence is
-//! lifted beside a master that somebody else has made.
+//! **Invariant:** it ends only when every order has been answered or counts as lost, and once it is leaving it
+//! gives no further one: not a fence is lifted beside a master that somebody else has made. (An order
+//! that was lost may still be executed; whoever is in charge now sees what becomes of it.)
 
 use super::effect::*;
 use super::state::*;
-use super::step::Step;
+use super::step::{Step, not_taken_over};
 
 impl Step {
     pub(super) fn is_leaving(&self) -> bool {
@@ -15,6 +15,10 @@ impl Step {
     }
 
     pub(super) fn told_to_leave(&mut self, stage: &Stage, why: Reason) {
+        if self.state.facts.old_is_down && *stage == Stage::Recording(Course::Going) {
+            self.state.stage = Stage::Recording(Course::Stopped(not_taken_over(why)));
+            return;
+        }
         let heard = matches!(
             stage,
             Stage::Promoting(_)
@@ -34,7 +38,15 @@ impl Step {
         let noted = match &stage {
             Stage::Finishing { .. } => !matches!(event, Event::Expired(Timer::Retry)),
             Stage::Undoing(_) => matches!(event, Event::Restored(_) | Event::Expired(Timer::Hold)),
-            Stage::Promoting(_) | Stage::Settling(_) => event == Event::Expired(Timer::Hold),
+            Stage::Promoting(_) | Stage::Settling(_) => {
+                let promoted = matches!(
+                    event,
+                    Event::Promoted | Event::Settled(Node::Target, Seen::Master)
+                );
+                // What was promoted leads, unless somebody else's does.
+                let leads = promoted && self.state.leave == Some(Reason::GivenUp);
+                leads || event == Event::Expired(Timer::Hold)
+            }
             Stage::Closing(_) => true,
             _ => false,
         };
@@ -58,7 +70,7 @@ impl Step {
                 ..
             } if repoint != Task::Asked => {
                 reasons.push(why);
-                let verdict = super::finish::verdict(demote, not_carried, reasons);
+                let verdict = self.verdict(demote, not_carried, reasons);
                 let old = match verdict.old {
                     OldNow::AttachPending => OldNow::Unknown,
                     known => known,

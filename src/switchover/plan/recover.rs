@@ -48,6 +48,11 @@ impl Step {
                 return self.roll_forward(Attach::IfPrefix, self.state.facts.lag, reasons);
             }
             (Is(Seen::Master), Lost) if unproven => Alarm::PromotionUnknown,
+            // Both are known: the promotion has not happened and will not, and there is still no master.
+            (Lost, Is(Seen::Follows | Seen::Foreign)) if unproven => {
+                let missing = self.state.facts.lag;
+                return self.promote(Promise::Unproven { missing });
+            }
             // Not our doing: the fence was standing when the promotion was sent.
             (Is(Seen::Master), Is(Seen::Master)) => Alarm::TwoMasters,
             (Is(Seen::Foreign), Is(Seen::Master)) => {

@@ -93,20 +93,11 @@ impl Step {
         }
     }
 
-    /// Of two that want to, the one that holds already changes the master. One that has not touched
-    /// anything yet makes way; any other is kept apart from it by the claims.
+    /// Of two that want to, the one that holds already changes the master. One that looks still makes
+    /// way; one that has looked has the claims, beside which nobody can hold who may.
     fn outrun(&mut self, stage: Stage, by: String) {
-        let verdict = match self.state.facts.old_is_down {
-            true => not_taken_over(Reason::Outrun(by)),
-            false => refused(vec![Reason::Outrun(by)]),
-        };
-        match stage {
-            Stage::Preflight => self.report_and_end(verdict),
-            Stage::Recording(Course::Going) => {
-                self.state.stage = Stage::Recording(Course::Stopped(verdict));
-            }
-            Stage::Warming => self.close(verdict),
-            _ => {}
+        if stage == Stage::Preflight {
+            self.report_and_end(refused(vec![Reason::Outrun(by)]));
         }
     }
 
