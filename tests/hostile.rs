@@ -189,6 +189,42 @@ async fn a_client_that_reads_nothing_is_closed_at_the_limit_and_others_are_serve
     }
 }
 
+/// Each flush concerns every script behind it. Going through the queue once for each of them kept the
+/// worker from its other clients for minutes.
+#[tokio::test]
+async fn a_transaction_full_of_flushes_keeps_nobody_waiting() {
+    const FLUSHES: usize = 1000;
+    const PINGS: usize = 200_000;
+    let shard = Shard::redis(0).await;
+    let proxy = one_worker(&shard, "").await;
+    let mut bystander = Bystander::of(&proxy).await;
+    for unfolds in [false, true] {
+        let mut wire = client(&proxy).await.with_deadline(SOON);
+        let mut queue = Vec::new();
+        put_request(&mut queue, &["MULTI"]);
+        for _ in 0..FLUSHES {
+            put_request(&mut queue, &["SCRIPT", "FLUSH"]);
+        }
+        for _ in 0..PINGS {
+            put_request(&mut queue, &["PING"]);
+        }
+        if unfolds {
+            put_request(&mut queue, &["UNSUBSCRIBE"]);
+        }
+        let queued = FLUSHES + PINGS + usize::from(unfolds);
+        for piece in queue.chunks(1 << 16) {
+            wire.send_raw(piece).await.unwrap();
+        }
+        assert!(wire.reply().await.unwrap().ok());
+        for _ in 0..queued {
+            assert_eq!(wire.reply().await.unwrap().text(), "QUEUED");
+        }
+        let results = wire.run("EXEC").await.unwrap();
+        bystander.is_served().await;
+        assert_eq!(results.items().len(), queued);
+    }
+}
+
 /// How many of `wanted` connections this process may hold, with some left for itself.
 fn connections_at_most(wanted: usize) -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();

@@ -39,7 +39,6 @@ use crate::shard::route::Life;
 use crate::transport::{ReadHalf, Stream};
 use crate::upstream::identity::{Credentials, Identity, Resp};
 use crate::upstream::lane::Lane;
-use crate::upstream::on_way::request_len;
 
 use run::Run;
 
@@ -318,16 +317,12 @@ impl Session {
         }
     }
 
-    /// The same for several requests.
-    pub(super) fn note_scripts(&self, mut requests: &[u8]) {
-        while let Some((request, rest)) =
-            request_len(requests).and_then(|len| requests.split_at_checked(len))
-        {
-            requests = rest;
-            let words: Vec<&[u8]> = args(request).take(3).collect();
-            let name = words.first().copied().unwrap_or_default();
-            self.note_script(name, |at| words.get(at).copied());
-        }
+    /// The same for a request that was read before.
+    pub(super) fn note_script_of(&self, request: &[u8]) {
+        let mut words = args(request);
+        let words: [Option<&[u8]>; 3] = std::array::from_fn(|_| words.next());
+        let word = |at: usize| words.get(at).copied().flatten();
+        self.note_script(word(0).unwrap_or_default(), word);
     }
 
     fn refused_unauthenticated(&self, verdict: &Verdict) -> Option<Bytes> {

@@ -280,8 +280,14 @@ impl Relay<'_> {
         {
             answer.extend_from_slice(&rest.split_to(header));
             let mut queued = queued.into_iter().peekable();
+            let mut requests = open.and_then(Transaction::queue).unwrap_or_default();
             let mut at = 0;
+            let mut flushed = false;
             while let Some(element) = next_element(&mut rest) {
+                let request = next_request(&mut requests);
+                if flushed {
+                    self.session.note_script_of(request);
+                }
                 match queued.next_if(|queued| queued.at == at) {
                     Some(Queued {
                         effect: Effect::Session(local),
@@ -291,7 +297,7 @@ impl Relay<'_> {
                     Some(of) => {
                         if of.effect == Effect::ScriptFlush && element.first() != Some(&b'-') {
                             self.scripts_flushed();
-                            self.session.note_scripts(behind(open, at));
+                            flushed = true;
                         }
                         answer.extend_from_slice(&element);
                     }
@@ -307,14 +313,12 @@ impl Relay<'_> {
     }
 }
 
-/// The commands of a transaction behind the one at `at`.
-fn behind(open: Option<&Transaction>, at: usize) -> &[u8] {
-    let mut queue = open.and_then(Transaction::queue).unwrap_or_default();
-    for _ in 0..=at {
-        let next = request_len(queue).and_then(|len| queue.get(len..));
-        queue = next.unwrap_or_default();
-    }
-    queue
+/// The next command of a transaction's queue; empty when what was queued is not known.
+fn next_request<'q>(queue: &mut &'q [u8]) -> &'q [u8] {
+    let len = request_len(queue).unwrap_or_default();
+    let (request, rest) = queue.split_at_checked(len).unwrap_or_default();
+    *queue = rest;
+    request
 }
 
 pub(super) fn next_element(rest: &mut Bytes) -> Option<Bytes> {

@@ -23,6 +23,7 @@ use bytes::Bytes;
 
 use super::ask::{Effect, Queued};
 use super::{Awaited, Expect, Keeps, Relay};
+use crate::client::session::Session;
 use crate::client::state::{ReplyMode, Transaction};
 use crate::resp::command::classify;
 use crate::resp::scan::{ReplyKind, args};
@@ -44,6 +45,8 @@ pub(super) struct Unfolding {
     then: ReplyMode,
     /// The command that answers next may have something published.
     may_publish: bool,
+    /// Scripts were flushed by a command before that one.
+    flushed: bool,
 }
 
 impl Unfolding {
@@ -53,13 +56,16 @@ impl Unfolding {
     }
 
     /// Takes the next command out of the queue.
-    fn step(&mut self) -> Option<Queued> {
+    fn step(&mut self, session: &Session) -> Option<Queued> {
         self.may_publish = true;
         if let Some((open, begin)) = &mut self.open
             && let Some(rest) = open.queue().and_then(|queue| queue.get(*begin..))
             && let Some(request) = request_len(rest).and_then(|len| rest.get(..len))
         {
             *begin += request.len();
+            if self.flushed {
+                session.note_script_of(request);
+            }
             let words: Vec<&[u8]> = args(request).collect();
             let name = words.first().copied().unwrap_or_default();
             self.may_publish = classify(name, |at| words.get(at).copied(), words.len()).writes;
@@ -91,6 +97,7 @@ impl Relay<'_> {
             mute: self.expects.back().is_some_and(|exec| exec.mute),
             then: self.session.reply_mode,
             may_publish: false,
+            flushed: false,
         });
     }
 
@@ -153,7 +160,7 @@ impl Relay<'_> {
             self.session.reply_mode = unfolding.then;
             return self.unfolded();
         }
-        let effect = unfolding.step();
+        let effect = unfolding.step(self.session);
         let mute = unfolding.mute;
         let what = match effect {
             None => Awaited::Element,
@@ -186,14 +193,10 @@ impl Relay<'_> {
         self.receiver_settled();
     }
 
-    /// The scripts of the transaction have been flushed; those behind the flush are known again.
+    /// What the transaction brought has been flushed; what it brings from here on is known again.
     pub(super) fn flushed_in_unfolding(&mut self) {
-        let Some(unfolding) = &self.unfolding else {
-            return;
-        };
-        if let Some((open, begin)) = &unfolding.open {
-            let behind = open.queue().and_then(|queue| queue.get(*begin..));
-            self.session.note_scripts(behind.unwrap_or_default());
+        if let Some(unfolding) = &mut self.unfolding {
+            unfolding.flushed = true;
         }
     }
 
