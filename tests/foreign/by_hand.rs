@@ -161,6 +161,47 @@ async fn a_client_that_wants_no_replies_loses_no_write_in_holds_after_a_refusal(
     counts_to(&mut master, sent).await;
 }
 
+/// In a transaction other words stand for them on the server, which mean nobody or everybody.
+#[tokio::test]
+async fn what_is_queued_behind_a_refused_write_is_asked_again_as_the_client_asked_it() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy_with(patient()).await;
+    let (mut alone, mut victim) = (client(&proxy).await, client(&proxy).await);
+    let granted = alone.run("CLIENT NO-EVICT on").await.unwrap();
+    assert!(granted.ok(), "it has a connection of its own: {granted:?}");
+    let own = alone.run("CLIENT ID").await.unwrap().text();
+    let killed = victim.run("CLIENT ID").await.unwrap().text();
+
+    let mut old = shard.wire(0).await;
+    assert!(old.run("REPLICAOF 127.0.0.1 1").await.unwrap().ok());
+    let mut pipeline = Vec::new();
+    put_request(&mut pipeline, &["SET", "k", "v"]);
+    put_request(&mut pipeline, &["MULTI"]);
+    put_request(&mut pipeline, &["CLIENT", "LIST", "ID", &own]);
+    put_request(&mut pipeline, &["CLIENT", "KILL", "ID", &killed]);
+    put_request(&mut pipeline, &["CLIENT", "REPLY", "SKIP"]);
+    put_request(&mut pipeline, &["EXEC"]);
+    put_request(&mut pipeline, &["PING", "skipped"]);
+    put_request(&mut pipeline, &["PING", "last"]);
+    alone.send_raw(&pipeline).await.unwrap();
+    wait_until("the write is refused", async || refusals(&proxy).await > 0).await;
+    let mut new = shard.wire(1).await;
+    assert!(new.run("REPLICAOF NO ONE").await.unwrap().ok());
+
+    for said in ["OK", "OK", "QUEUED", "QUEUED", "QUEUED"] {
+        assert_eq!(alone.reply().await.unwrap().text(), said);
+    }
+    // CLIENT REPLY SKIP answers nothing, whatever the array says.
+    let (array, _) = alone.raw_until(b"last\r\n", Duration::from_secs(1)).await;
+    let told = String::from_utf8(array).unwrap();
+    assert!(told.starts_with("*3\r\n$"), "{told}");
+    assert_eq!(told.matches("id=").count(), 1, "one was asked for: {told}");
+    assert!(told.contains(&format!("id={own} ")), "{told}");
+    assert!(told.ends_with(":1\r\n$4\r\nlast\r\n"), "{told}");
+    assert!(victim.run("PING").await.is_err(), "it was the one");
+    assert_eq!(new.run("GET k").await.unwrap(), Value::bulk("v"));
+}
+
 /// A blocked command has no answer for as long as it likes; what is said of clients is said by the proxy.
 #[tokio::test]
 async fn what_stands_behind_a_refused_write_is_asked_again_as_the_client_asked_it() {

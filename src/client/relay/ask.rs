@@ -110,7 +110,7 @@ impl Relay<'_> {
             false => request.clone(),
         };
         if self.transaction.is_none() {
-            self.send(&asked, Awaited::Plain, false);
+            self.send_instead(&asked, &request, Awaited::Plain, false);
         } else if changes {
             self.queue(Effect::Replies, request, &asked, false);
         } else {
@@ -164,7 +164,7 @@ impl Relay<'_> {
             request: Bytes::copy_from_slice(&request),
         });
         open.push(asked);
-        self.send(asked, Awaited::Queued, write);
+        self.send_instead(asked, &request, Awaited::Queued, write);
     }
 
     fn queue_plainly(&mut self, request: &Bytes) {

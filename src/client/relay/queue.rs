@@ -101,7 +101,7 @@ impl Relay<'_> {
                         open.forget();
                     }
                 }
-                self.send(&asked, Awaited::Queued, verdict.writes);
+                self.send_instead(&asked, request, Awaited::Queued, verdict.writes);
             }
         }
     }
