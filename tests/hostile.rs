@@ -225,6 +225,30 @@ async fn a_transaction_full_of_flushes_keeps_nobody_waiting() {
     }
 }
 
+#[tokio::test]
+async fn a_transaction_fails_that_would_have_too_much_remembered() {
+    let shard = Shard::redis(0).await;
+    let proxy = one_worker(&shard, "").await;
+    let name = "x".repeat(900_000);
+    for (command, fits) in [
+        (&["UNSUBSCRIBE", &name][..], 4),
+        (&["CLIENT", "GETNAME"][..], 10_000),
+    ] {
+        let mut wire = client(&proxy).await;
+        assert!(wire.run("MULTI").await.unwrap().ok());
+        for _ in 0..fits {
+            let queued = wire.call(command).await.unwrap();
+            assert_eq!(queued, Value::Simple("QUEUED".into()));
+        }
+        let refused = wire.call(command).await.unwrap().text();
+        let said = "commands about sessions, subscriptions and flushes of scripts";
+        assert!(refused.contains(said), "{refused}");
+        let aborted = wire.run("EXEC").await.unwrap().text();
+        assert!(aborted.starts_with("EXECABORT"), "{aborted}");
+        assert!(wire.run("SET k v").await.unwrap().ok());
+    }
+}
+
 /// How many of `wanted` connections this process may hold, with some left for itself.
 fn connections_at_most(wanted: usize) -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();

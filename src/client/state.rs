@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::relay::Queued;
+use super::relay::Effects;
 use crate::resp::scan::{args, write_request};
 use crate::shard::gate::CallBack;
 use crate::shard::line::Place;
 use crate::upstream::connection::CallError;
 
 /// Transactions whose queue is longer than this cannot be carried to another master.
-const QUEUE_BYTES_MAX: usize = 4 << 20;
+pub(super) const QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// Why a session ended. The label goes to the log and the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +140,7 @@ pub struct Transaction {
     /// Something in it runs a script.
     pub runs_script: bool,
     /// The commands in it whose replies mean something to the session.
-    pub(super) effects: Vec<Queued>,
+    pub(super) effects: Effects,
     /// Channels and patterns that it subscribes to.
     pub(super) subscribes: usize,
     /// A command was refused while queueing: the server will not execute any of it.

@@ -9,48 +9,13 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::heard::asked;
 use super::super::state::{Closed, Transaction};
+use super::effects::{Effect, Effects, Queued};
 use super::{Awaited, Expect, Feed, Relay};
-use crate::resp::command::{Local, SubKind};
+use crate::resp::command::Local;
 use crate::resp::scan::{Reply, ReplyKind, ReplyScanner, args, write_request};
 use crate::upstream::identity::Resp;
 use crate::upstream::lane::ReplySink;
 use crate::upstream::on_way::request_len;
-
-/// Commands with an effect on the session in one transaction.
-const EFFECTS_MAX: usize = 10_000;
-
-/// A command that was queued in a transaction, whose reply means something to the session.
-#[derive(Debug)]
-pub(in crate::client) struct Queued {
-    /// Its place in the queue, and in `EXEC`'s reply.
-    pub(super) at: usize,
-    pub(super) effect: Effect,
-    /// As the client sent it.
-    pub(super) request: Bytes,
-}
-
-/// What such a command does when `EXEC` runs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::client) enum Effect {
-    /// It is about the session, and its reply is told in the session's words.
-    Session(Local),
-    /// `CLIENT REPLY`.
-    Replies,
-    Subscribe(SubKind),
-    Unsubscribe(SubKind),
-    ScriptFlush,
-}
-
-impl Effect {
-    /// Whether it answers with more or less than one reply.
-    pub(super) fn unfolds(self) -> bool {
-        !matches!(self, Self::Session(_) | Self::ScriptFlush)
-    }
-
-    pub(super) fn subscribes(self) -> bool {
-        matches!(self, Self::Subscribe(_))
-    }
-}
 
 impl Relay<'_> {
     pub(super) fn local(&mut self, local: Local, len: usize) -> Option<Feed> {
@@ -153,16 +118,9 @@ impl Relay<'_> {
         let Some(open) = &mut self.transaction else {
             return;
         };
-        if open.effects.len() >= EFFECTS_MAX {
-            let line = format!("-ERR more than {EFFECTS_MAX} commands about the session\r\n");
-            return self.fail_transaction(line.into_bytes());
+        if let Err(error) = open.effects.push(open.commands, effect, &request) {
+            return self.fail_transaction(format!("-{error}\r\n").into_bytes());
         }
-        open.effects.push(Queued {
-            at: open.commands,
-            effect,
-            // Not a part of what was read: it may stay for long.
-            request: Bytes::copy_from_slice(&request),
-        });
         open.push(asked);
         self.send_instead(asked, &request, Awaited::Queued, write);
     }
@@ -267,7 +225,7 @@ impl Relay<'_> {
     /// `EXEC`'s reply to a transaction with commands in it that mean something to the session.
     pub(super) fn executed(
         &mut self,
-        queued: Vec<Queued>,
+        mut effects: Effects,
         open: Option<&Transaction>,
         reply: &Bytes,
         mute: bool,
@@ -279,7 +237,6 @@ impl Relay<'_> {
             && let Some(header) = header
         {
             answer.extend_from_slice(&rest.split_to(header));
-            let mut queued = queued.into_iter().peekable();
             let mut requests = open.and_then(Transaction::queue).unwrap_or_default();
             let mut at = 0;
             let mut flushed = false;
@@ -288,7 +245,7 @@ impl Relay<'_> {
                 if flushed {
                     self.session.note_script_of(request);
                 }
-                match queued.next_if(|queued| queued.at == at) {
+                match effects.take(at) {
                     Some(Queued {
                         effect: Effect::Session(local),
                         request,

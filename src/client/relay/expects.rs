@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::ask::Queued;
+use super::effects::Effects;
 use super::tracking::Change;
 use super::upload::Upload;
 use crate::client::state::Transaction;
@@ -69,7 +69,7 @@ pub(super) enum Awaited {
     /// `EXEC`, `DISCARD`, `UNWATCH`: the connection is clean after it, unless it is refused.
     Cleaning,
     /// `EXEC` of a transaction with commands in it that mean something to the session.
-    Exec(Vec<Queued>),
+    Exec(Effects),
     /// `EXEC` whose reply is taken element by element: see [`super::unfold`].
     Unfolding,
     /// One of those elements.

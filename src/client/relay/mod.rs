@@ -10,6 +10,7 @@
 //! * [`unfold`]: the reply to an `EXEC`, element by element.
 //! * [`subscribe`]: what the session is subscribed to.
 //! * [`ask`]: commands about the session itself.
+//! * [`effects`]: those of them in a transaction, until its `EXEC`.
 //! * [`expects`]: what the server owes.
 //! * [`deal`]: replies, server to client.
 //! * [`tunnel`]: bytes both ways, for what is not requests and replies.
@@ -32,6 +33,7 @@ mod ask;
 mod blocking;
 mod carry;
 mod deal;
+mod effects;
 mod expects;
 mod feed;
 mod pauses;
@@ -75,7 +77,7 @@ use crate::resp::command::{Local, Path, Pin};
 use crate::resp::scan::{Form, Request};
 use crate::shard::gate::{GateWatch, Receiver};
 use crate::upstream::connection::{Connection, poll_write_all};
-pub(super) use ask::Queued;
+pub(super) use effects::Effects;
 
 /// Bytes on their way to the server before the client is not read further.
 const OUT_BYTES_MAX: usize = 256 * 1024;

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use super::ask::Effect;
+use super::effects::Effect;
 use super::tracking::{ASK, Change};
 use super::{Awaited, Keeps, Relay, keeps_after};
 use crate::client::state::{Stand, Transaction};

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::ask::Effect;
+use super::effects::Effect;
 use super::{Awaited, Keeps, Relay};
 use crate::resp::command::SubKind;
 use crate::resp::scan::{ReplyKind, args};

@@ -17,11 +17,9 @@
 //! RESP2 nothing but its first word tells a message from an array; where a command that writes
 //! nothing has to answer, an array that begins with `message` is its answer.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
-use super::ask::{Effect, Queued};
+use super::effects::{Effect, Effects, Queued};
 use super::{Awaited, Expect, Keeps, Relay};
 use crate::client::session::Session;
 use crate::client::state::{ReplyMode, Transaction};
@@ -39,7 +37,7 @@ pub(super) struct Unfolding {
     open: Option<(Box<Transaction>, usize)>,
     at: usize,
     count: usize,
-    effects: VecDeque<Queued>,
+    effects: Effects,
     /// What the client sees of the elements to come, and which replies it wants behind them.
     mute: bool,
     then: ReplyMode,
@@ -51,8 +49,8 @@ pub(super) struct Unfolding {
 
 impl Unfolding {
     /// What was asked for, when nothing of it was run.
-    pub(super) fn into_effects(self) -> Vec<Queued> {
-        self.effects.into()
+    pub(super) fn into_effects(self) -> Effects {
+        self.effects
     }
 
     /// Takes the next command out of the queue.
@@ -70,9 +68,9 @@ impl Unfolding {
             let name = words.first().copied().unwrap_or_default();
             self.may_publish = classify(name, |at| words.get(at).copied(), words.len()).writes;
         }
-        let is_due = self.effects.front().is_some_and(|next| next.at == self.at);
+        let queued = self.effects.take(self.at);
         self.at += 1;
-        is_due.then(|| self.effects.pop_front()).flatten()
+        queued
     }
 }
 
@@ -80,20 +78,19 @@ impl Relay<'_> {
     /// Whether the reply to the `EXEC` of this transaction may have more or fewer parts than it says.
     pub(super) fn unfolds(&self, open: &Transaction) -> bool {
         let receives = self.keeps == Keeps::Monitor || !self.subscriptions.is_empty();
-        (receives && self.session.seat.master_lets_go())
-            || open.effects.iter().any(|queued| queued.effect.unfolds())
+        (receives && self.session.seat.master_lets_go()) || open.effects.unfold()
     }
 
     /// An `EXEC` has been sent whose reply is to be taken so.
-    pub(super) fn unfold(&mut self, effects: Vec<Queued>) {
-        if effects.iter().any(|queued| queued.effect.subscribes()) {
+    pub(super) fn unfold(&mut self, effects: Effects) {
+        if effects.subscribe() {
             self.become_receiver();
         }
         self.unfolding = Some(Unfolding {
             open: None,
             at: 0,
             count: 0,
-            effects: effects.into(),
+            effects,
             mute: self.expects.back().is_some_and(|exec| exec.mute),
             then: self.session.reply_mode,
             may_publish: false,
