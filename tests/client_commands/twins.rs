@@ -97,6 +97,14 @@ async fn subscriptions_and_reply_modes_in_transactions_are_the_servers_own() {
         "MULTI | SUBSCRIBE a | NOSUCHCOMMAND | EXEC | GET k",
         "MULTI | SUBSCRIBE a | CLIENT SETNAME me | SELECT 1 | CLIENT GETNAME | EXEC | PING",
         "DEL l | RPUSH l message a x | MULTI | SUBSCRIBE a | LRANGE l 0 -1 | EXEC | UNSUBSCRIBE a",
+        "DEL l | RPUSH l message a x | MULTI | SUBSCRIBE a | LPOP l 3 | PUBLISH a y | EXEC | PING",
+        "MULTI | SUBSCRIBE a | EVAL return{'message','b','x'} 0 | EXEC | PING",
+        "MULTI | SUBSCRIBE a | EVAL return{'message','a','x','y'} 0 | EXEC | PING",
+        "MULTI | PSUBSCRIBE a | EVAL return{'pmessage','a','x'} 0 | PUBLISH a y | EXEC | PING",
+        "CONFIG SET notify-keyspace-events KEA | DEL l | RPUSH l a b | MULTI \
+         | SUBSCRIBE __keyevent@0__:lpop | LPOP l 1 | EXEC | PING",
+        "CONFIG SET notify-keyspace-events KEA | DEL l | RPUSH l a b | MULTI \
+         | PSUBSCRIBE __keyevent@0__:l* | LPOP l 1 | EXEC | PING",
         "MULTI | SET k v | CLIENT REPLY OFF | SET k w | SUBSCRIBE a | EXEC | CLIENT REPLY ON \
          | UNSUBSCRIBE a | CLIENT REPLY ON",
         "MULTI | SET k v | CLIENT REPLY SKIP | SET k w | EXEC | PING skipped | PING",

@@ -38,7 +38,7 @@ impl Relay<'_> {
                 if self.take_header().is_none() {
                     break;
                 }
-                match peek(&self.link.input, self.keeps, self.may_be_told_in_arrays()) {
+                match self.frame() {
                     Some(frame) => self.begin(frame)?,
                     None => break,
                 }
@@ -74,7 +74,17 @@ impl Relay<'_> {
     fn may_be_told_in_arrays(&self) -> bool {
         (self.link.identity.resp == Resp::Resp2 || self.confirms_in_arrays)
             && (!self.subscriptions.is_empty() || self.keeps == Keeps::Subscriptions)
-            && self.may_be_message()
+    }
+
+    /// What the frame in front is; `None` until enough of it has arrived.
+    fn frame(&self) -> Option<Frame> {
+        let input = &self.link.input;
+        let frame = peek(input, self.keeps, self.may_be_told_in_arrays())?;
+        let like_an_answer = self.is_unfolding() && input.first() == Some(&b'*');
+        if frame == Frame::Unasked && like_an_answer && !self.is_message()? {
+            return Some(Frame::Answer);
+        }
+        Some(frame)
     }
 
     /// A new frame begins. An answer without a request would be somebody else's.

@@ -13,6 +13,7 @@
 //! * [`effects`]: those of them in a transaction, until its `EXEC`.
 //! * [`expects`]: what the server owes.
 //! * [`deal`]: replies, server to client.
+//! * [`message`]: what tells a message from an array in RESP2.
 //! * [`tunnel`]: bytes both ways, for what is not requests and replies.
 //! * [`shown`]: what others see of the session meanwhile.
 //! * [`reach`]: other sessions' connections, on the server.
@@ -36,6 +37,7 @@ mod deal;
 mod effects;
 mod expects;
 mod feed;
+mod message;
 mod pauses;
 mod queue;
 mod reach;

@@ -28,6 +28,14 @@ impl Subscriptions {
         self.channels.is_empty() && self.patterns.is_empty() && self.shard.is_empty()
     }
 
+    pub(super) fn contains(&self, kind: SubKind, name: &[u8]) -> bool {
+        match kind {
+            SubKind::Channel => self.channels.contains(name),
+            SubKind::Pattern => self.patterns.contains(name),
+            SubKind::Shard => self.shard.contains(name),
+        }
+    }
+
     pub(super) fn of(&mut self, kind: SubKind) -> &mut HashSet<Bytes> {
         match kind {
             SubKind::Channel => &mut self.channels,

@@ -14,22 +14,25 @@
 //!
 //! Trade-offs: when the master turns out not to be one only in the middle of the array, as it may for
 //! a script, the script's error reaches the client: what stands before it was executed and told. In
-//! RESP2 nothing but its first word tells a message from an array; where a command that writes
-//! nothing has to answer, an array that begins with `message` is its answer.
+//! RESP2 an array of values may be like a message in everything. It is taken for the answer, unless
+//! its command publishes or runs a script, or its channel is one of the server's own.
 
 use bytes::Bytes;
 
 use super::effects::{Effect, Effects, Queued};
+use super::message::Head;
 use super::{Awaited, Expect, Keeps, Relay};
 use crate::client::session::Session;
-use crate::client::state::{ReplyMode, Transaction};
-use crate::resp::command::classify;
+use crate::client::state::{ReplyMode, Transaction, runs_script};
 use crate::resp::scan::{ReplyKind, args};
 use crate::upstream::lane::ReplySink;
 use crate::upstream::on_way::request_len;
 
 /// The longest header of an array that a server writes.
 const HEADER_BYTES_MAX: usize = 32;
+/// Channels on which a server tells by itself what befalls keys: `__keyspace@`, `__keyevent@`,
+/// `__redis__:invalidate`.
+const SERVERS_OWN: &[u8] = b"__";
 
 /// Where such a reply stands.
 pub(super) struct Unfolding {
@@ -41,8 +44,8 @@ pub(super) struct Unfolding {
     /// What the client sees of the elements to come, and which replies it wants behind them.
     mute: bool,
     then: ReplyMode,
-    /// The command that answers next may have something published.
-    may_publish: bool,
+    /// The command that answers next may have anything published, and not only what befalls keys.
+    publishes: bool,
     /// Scripts were flushed by a command before that one.
     flushed: bool,
 }
@@ -55,7 +58,7 @@ impl Unfolding {
 
     /// Takes the next command out of the queue.
     fn step(&mut self, session: &Session) -> Option<Queued> {
-        self.may_publish = true;
+        self.publishes = true;
         if let Some((open, begin)) = &mut self.open
             && let Some(rest) = open.queue().and_then(|queue| queue.get(*begin..))
             && let Some(request) = request_len(rest).and_then(|len| rest.get(..len))
@@ -64,9 +67,7 @@ impl Unfolding {
             if self.flushed {
                 session.note_script_of(request);
             }
-            let words: Vec<&[u8]> = args(request).collect();
-            let name = words.first().copied().unwrap_or_default();
-            self.may_publish = classify(name, |at| words.get(at).copied(), words.len()).writes;
+            self.publishes = args(request).next().is_some_and(publishes);
         }
         let queued = self.effects.take(self.at);
         self.at += 1;
@@ -93,7 +94,7 @@ impl Relay<'_> {
             effects,
             mute: self.expects.back().is_some_and(|exec| exec.mute),
             then: self.session.reply_mode,
-            may_publish: false,
+            publishes: false,
             flushed: false,
         });
     }
@@ -143,9 +144,18 @@ impl Relay<'_> {
         unfolding.is_some_and(|unfolding| unfolding.open.is_some())
     }
 
-    /// Whether an array in RESP2 that begins like a message is one.
-    pub(super) fn may_be_message(&self) -> bool {
-        !self.is_unfolding() || self.unfolding.as_ref().is_some_and(|it| it.may_publish)
+    /// Whether an array in RESP2 that begins like a message is one; `None` until enough of it is here.
+    pub(super) fn is_message(&self) -> Option<bool> {
+        let name_bytes_max = self.session.seat.limits.output_buffer_bytes_max;
+        match Head::read(&self.link.input, name_bytes_max) {
+            Head::More => None,
+            Head::Other => Some(false),
+            Head::Message { kind, to, channel } => {
+                let publishes = self.unfolding.as_ref().is_some_and(|it| it.publishes);
+                let is_told = publishes || channel.starts_with(SERVERS_OWN);
+                Some(is_told && self.subscriptions.contains(kind, to))
+            }
+        }
     }
 
     /// Expects the reply of the next command, if there is one.
@@ -225,6 +235,13 @@ impl Relay<'_> {
             self.session.outbox.deliver(reply);
         }
     }
+}
+
+/// Whether a command may publish whatever it likes on whatever channel.
+fn publishes(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"PUBLISH")
+        || name.eq_ignore_ascii_case(b"SPUBLISH")
+        || runs_script(name)
 }
 
 fn number(line: &[u8]) -> Option<usize> {
