@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::relay::Effects;
+use super::relay::{Effects, Tracking};
 use crate::resp::scan::{args, write_request};
 use crate::shard::gate::CallBack;
 use crate::shard::line::Place;
@@ -147,8 +147,8 @@ pub struct Transaction {
     pub failed: bool,
     /// Something is queued that leaves on the connection what the proxy does not know.
     pub sticks: bool,
-    /// `CLIENT TRACKING ON` is queued, with this redirection.
-    pub tracks: Option<Option<u64>>,
+    /// What is tracked when `CLIENT TRACKING`, which is queued, has been executed.
+    pub(super) tracks: Option<Box<Tracking>>,
     /// It was moved to another master.
     pub carried: bool,
     pub stand: Stand,

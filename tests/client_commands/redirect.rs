@@ -38,6 +38,30 @@ async fn invalidations_reach_the_client_that_is_named_on_this_and_the_next_maste
     invalidated(&mut one, &mut other, &mut told, "after").await;
 }
 
+/// In RESP2 a server tells nothing more of tracking to who has subscribed in the same transaction.
+#[tokio::test]
+async fn tracking_that_a_transaction_with_a_subscription_began_goes_on_with_the_next_master() {
+    let shard = Shard::redis(1).await;
+    let proxy = shard.proxy_with(two_patient_workers()).await;
+    let (mut one, mut other) = (client(&proxy).await, client(&proxy).await);
+    let mut told = client(&proxy).await;
+    told.run("HELLO 3").await.unwrap();
+    let id = id_of(&mut told).await;
+    let on = format!("CLIENT TRACKING on BCAST REDIRECT {id}");
+    for line in ["MULTI", &on, "SUBSCRIBE c"] {
+        one.run(line).await.unwrap();
+    }
+    one.run("EXEC").await.unwrap();
+
+    let report = switchover(&proxy, &shard.addr(1)).await;
+    assert_eq!(report.outcome, "switched", "{:?}", report.reasons);
+
+    assert!(other.run("SET k v").await.unwrap().ok());
+    let push = told.reply().await.unwrap();
+    assert_eq!(push.items()[0].text(), "invalidate", "{push:?}");
+    assert_eq!(push.items()[1].items(), [Value::bulk("k")]);
+}
+
 #[tokio::test]
 async fn a_session_learns_that_the_client_it_named_is_gone() {
     let shard = Shard::redis(0).await;

@@ -84,7 +84,7 @@ impl Relay<'_> {
     }
 
     /// Whether the server takes nothing from this client but what is about subscriptions.
-    fn only_listens(&self) -> bool {
+    pub(super) fn only_listens(&self) -> bool {
         self.session.identity.resp == Resp::Resp2 && !self.subscriptions.is_empty()
     }
 

@@ -224,7 +224,7 @@ impl Relay<'_> {
             Awaited::Plain if bytes[..] == b"+QUEUED\r\n"[..] => self.keeps_unknown(),
             Awaited::Confirm(of, _) => self.subscriptions_settled(of, kind),
             Awaited::Tracking(change) if bytes[..] == b"+OK\r\n"[..] => self.track(*change),
-            Awaited::TrackingInfo(redirect) => self.tracking_told(bytes, redirect),
+            Awaited::TrackingInfo(asked) => self.tracking_told(bytes, kind, *asked),
             Awaited::Again(again) => self.settle_again(again, kind, bytes),
             Awaited::Session(local, request) => {
                 // Options that were read before the wrong one may have been acted on.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::effects::Effects;
-use super::tracking::Change;
+use super::tracking::{Change, Tracking};
 use super::upload::Upload;
 use crate::client::state::Transaction;
 use crate::resp::command::{Local, SubKind};
@@ -88,8 +88,8 @@ pub(super) enum Awaited {
     Confirm(SubKind, usize),
     /// `CLIENT TRACKING`, `CLIENT CACHING`: what they ask for is done when the server agrees.
     Tracking(Box<Change>),
-    /// What the server says of tracking, for the proxy; the redirection that the client named.
-    TrackingInfo(Option<u64>),
+    /// What the server says of tracking, for the proxy; what the client asked for.
+    TrackingInfo(Box<Tracking>),
     /// What was open on another master is being opened again: not for the client.
     Again(Again),
     /// Sent by the proxy; its reply is not for the client.

@@ -66,7 +66,6 @@ use self::pauses::Pausing;
 use self::refused::Queueing;
 use self::shown::Shown;
 use self::subscribe::Subscriptions;
-use self::tracking::Tracking;
 use self::unfold::Unfolding;
 use self::upload::Upload;
 use super::links::NodeLinks;
@@ -80,6 +79,7 @@ use crate::resp::scan::{Form, Request};
 use crate::shard::gate::{GateWatch, Receiver};
 use crate::upstream::connection::{Connection, poll_write_all};
 pub(super) use effects::Effects;
+pub(super) use tracking::Tracking;
 
 /// Bytes on their way to the server before the client is not read further.
 const OUT_BYTES_MAX: usize = 256 * 1024;

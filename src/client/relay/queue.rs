@@ -33,7 +33,7 @@ impl Relay<'_> {
         match pin {
             Some(Pin::Exec) => {
                 let mut open = self.transaction.take();
-                let tracks = open.as_ref().and_then(|open| open.tracks);
+                let tracks = open.as_ref().and_then(|open| open.tracks.clone());
                 // A queue in which something was refused is not executed, and leaves nothing.
                 if open
                     .as_ref()
@@ -62,8 +62,8 @@ impl Relay<'_> {
                         if let Some(exec) = self.expects.back_mut() {
                             exec.transaction = open.map(Box::new);
                         }
-                        if let Some(redirect) = tracks {
-                            self.expect_own(ASK, Awaited::TrackingInfo(redirect), true);
+                        if let Some(asked) = tracks {
+                            self.expect_own(ASK, Awaited::TrackingInfo(asked), true);
                         }
                     }
                 }
@@ -89,12 +89,14 @@ impl Relay<'_> {
                 if self.is_broken() {
                     return self.pretend_queued();
                 }
+                if pin == Some(Pin::Tracking)
+                    && let Err(error) = self.will_track(Change::read(request))
+                {
+                    return self.fail_transaction(error);
+                }
                 let asked = self.with_target(request);
                 if let Some(open) = &mut self.transaction {
                     open.sticks |= keeps_after(&verdict.path) != Keeps::Nothing;
-                    if let (Some(Pin::Tracking), Change::On(asked)) = (pin, Change::read(request)) {
-                        open.tracks = Some(asked.redirect);
-                    }
                     open.push(&asked);
                     // Another node has another id for the client that is named in it.
                     if uploaded || asked != *request {

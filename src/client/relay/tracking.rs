@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use bytes::{Bytes, BytesMut};
 
 use super::{Awaited, Relay};
-use crate::resp::scan::{args, write_request};
+use crate::resp::scan::{ReplyKind, args, write_request};
 use crate::upstream::trial;
 
 /// Prefixes that one session may have asked for, and bytes of all of them together.
@@ -29,8 +29,8 @@ pub(super) const ASK: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$12\r\nTRACKINGINFO\r\n";
 pub(super) const FORGET_ALL: &[u8] = b">2\r\n$10\r\ninvalidate\r\n_\r\n";
 
 /// Client-side caching of one session.
-#[derive(Debug, Default, PartialEq)]
-pub(super) enum Tracking {
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(in crate::client) enum Tracking {
     #[default]
     Off,
     On(Options),
@@ -38,7 +38,7 @@ pub(super) enum Tracking {
 
 /// How tracking was switched on.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(super) struct Options {
+pub(in crate::client) struct Options {
     /// The client that the invalidations are for, as this one named it.
     pub redirect: Option<u64>,
     pub keys: Keys,
@@ -49,7 +49,7 @@ pub(super) struct Options {
 
 /// Which keys are tracked.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(super) enum Keys {
+pub(in crate::client) enum Keys {
     /// Those that are read.
     #[default]
     Read,
@@ -265,8 +265,7 @@ impl Relay<'_> {
     pub(super) fn pass_on_tracking(&mut self, request: &Bytes) {
         let change = Change::read(request);
         if self.tracking.is_too_much(&change) {
-            let text = format!("-ERR more than {PREFIXES_MAX} prefixes\r\n");
-            self.send_own(trial::request(), Awaited::Substitute(text.into_bytes()));
+            self.send_own(trial::request(), Awaited::Substitute(too_much()));
             return;
         }
         let asked = self.with_target(request);
@@ -280,10 +279,27 @@ impl Relay<'_> {
         self.tracking_changed();
     }
 
-    /// The server has said what is on, in `info`.
-    pub(super) fn tracking_told(&mut self, info: &[u8], redirect: Option<u64>) {
-        match Tracking::from_info(info, redirect) {
+    /// The open transaction changes this. The error, when that is more than is kept.
+    pub(super) fn will_track(&mut self, change: Change) -> Result<(), Vec<u8>> {
+        let now = &self.tracking;
+        if change != Change::Caching
+            && let Some(open) = &mut self.transaction
+        {
+            let tracks = open.tracks.get_or_insert_with(|| Box::new(now.clone()));
+            if tracks.is_too_much(&change) {
+                return Err(too_much());
+            }
+            tracks.become_changed(change);
+        }
+        Ok(())
+    }
+
+    /// The server has said what is on, in `info`, behind a transaction that `asked` for it. It says
+    /// nothing to who has subscribed in the same transaction, in RESP2: then that was executed.
+    pub(super) fn tracking_told(&mut self, info: &[u8], kind: ReplyKind, asked: Tracking) {
+        match Tracking::from_info(info, asked.redirect()) {
             Some(told) => self.tracking = told,
+            None if kind == ReplyKind::Error && self.only_listens() => self.tracking = asked,
             None => self.keeps_unknown(),
         }
         self.tracking_changed();
@@ -298,6 +314,10 @@ impl Relay<'_> {
             self.receives_less();
         }
     }
+}
+
+fn too_much() -> Vec<u8> {
+    format!("-ERR more than {PREFIXES_MAX} prefixes\r\n").into_bytes()
 }
 
 fn number(word: &[u8]) -> Option<u64> {
