@@ -189,8 +189,8 @@ async fn a_client_that_reads_nothing_is_closed_at_the_limit_and_others_are_serve
     }
 }
 
-/// Each flush concerns every script behind it. Going through the queue once for each of them kept the
-/// worker from its other clients for minutes.
+/// Each flush concerns every script behind it. Going through the queue once for each of them kept
+/// the worker from its other clients for minutes.
 #[tokio::test]
 async fn a_transaction_full_of_flushes_keeps_nobody_waiting() {
     const FLUSHES: usize = 1000;

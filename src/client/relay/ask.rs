@@ -59,8 +59,8 @@ impl Relay<'_> {
         Some(Feed::Answer(local, len))
     }
 
-    /// `CLIENT REPLY` where the server judges it: in a transaction, or, in RESP2, of a subscriber. It must
-    /// not be silent to the proxy.
+    /// `CLIENT REPLY` where the server judges it: in a transaction, or, in RESP2, of a subscriber.
+    /// It must not be silent to the proxy.
     fn pass_on_reply_mode(&mut self, request: Bytes) {
         const REPLY_ON: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n";
         let words = words_from(&request, 2);

@@ -69,8 +69,9 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Whether what the session is subscribed to comes as arrays, as it does in RESP2. A Kvrocks that does
-    /// not speak RESP3 (`resp3-enabled no`) answers `HELLO 3` all the same, and goes on in RESP2.
+    /// Whether what the session is subscribed to comes as arrays, as it does in RESP2. A Kvrocks
+    /// that does not speak RESP3 (`resp3-enabled no`) answers `HELLO 3` all the same, and goes on
+    /// in RESP2.
     fn may_be_told_in_arrays(&self) -> bool {
         (self.link.identity.resp == Resp::Resp2 || self.confirms_in_arrays)
             && (!self.subscriptions.is_empty() || self.keeps == Keeps::Subscriptions)

@@ -1,8 +1,8 @@
 //! The commands of a transaction whose replies mean something to the session.
 //!
-//! **Invariant:** they are limited in number and in bytes, like the queue that they stand in. A queue
-//! past its limit is only not carried to another master; without these the proxy would not know what
-//! the session is, so past their limit the transaction fails.
+//! **Invariant:** they are limited in number and in bytes, like the queue that they stand in. A
+//! queue past its limit is only not carried to another master; without these the proxy would not
+//! know what the session is, so past their limit the transaction fails.
 
 use std::collections::VecDeque;
 

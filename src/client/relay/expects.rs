@@ -223,8 +223,8 @@ impl Expects {
         self.queue.iter().any(|expect| !expect.is_own())
     }
 
-    /// Whether the client's last request under way is about its data: only such ones are refused for the
-    /// node's role, and nothing about the session is sent behind them.
+    /// Whether the client's last request under way is about its data: only such ones are refused
+    /// for the node's role, and nothing about the session is sent behind them.
     pub(super) fn is_last_about_data(&self) -> bool {
         let mut asked = self.queue.iter().rev().filter(|expect| !expect.is_own());
         let last = asked.next();

@@ -17,29 +17,8 @@ impl Relay<'_> {
     /// Passes on every request that needs no waiting, and says what the next one needs.
     pub(super) fn feed(&mut self) -> Result<Feed, Closed> {
         self.session.outbox.state().check()?;
-        if self.session.ends {
-            return Err(Closed::Killed);
-        }
-        if self.withheld.is_some() && !self.expects.any_of_client() {
-            return Ok(Feed::Refused);
-        }
-        if self.link_ended {
-            return self.link_has_ended();
-        }
-        if self.session.eof && self.waits_on_server() {
-            return Err(Closed::ClientGone);
-        }
-        if self.is_called_back() {
-            return Ok(Feed::CallBack);
-        }
-        if self.session.seat.is_stopping() && self.may_stop() {
-            return Err(Closed::Shutdown);
-        }
-        if self.has_moved() && !self.stays() {
-            return self.moved();
-        }
-        if self.withheld.is_some() {
-            return Ok(Feed::Wait);
+        if let Some(feed) = self.before_requests()? {
+            return Ok(feed);
         }
         self.reply_due = self.reply_due.filter(|_| self.is_reopening());
         loop {
@@ -61,39 +40,68 @@ impl Relay<'_> {
             if let Some(feed) = self.upload_first()? {
                 return Ok(feed);
             }
-            if let Some(len) = self.upload.as_ref().and_then(|upload| upload.end) {
-                if let Some(feed) = self.request(len)? {
-                    return Ok(feed);
-                }
-                continue;
+            let fed = match self.upload.as_ref().and_then(|upload| upload.end) {
+                Some(len) => self.request(len)?,
+                None => self.front()?,
+            };
+            if let Some(feed) = fed {
+                return Ok(feed);
             }
-            let limits = &self.session.seat.limits.request;
-            match self.session.scanner.scan(&self.session.input, limits) {
-                Ok(Request::Incomplete) => return self.incomplete(),
-                Ok(Request::Blank { len }) => {
-                    self.session.input.advance(len);
-                    self.session.saw_blank();
-                }
-                Ok(Request::Complete {
-                    form: Form::Inline, ..
-                })
-                | Err(_) => {
-                    // Rare: the session deals with it once the connection is quiet.
-                    if !self.expects.is_empty() {
-                        self.session.scanner = RequestScanner::default();
-                        return Ok(Feed::Wait);
-                    }
-                    self.inline_or_broken()?;
-                }
-                Ok(Request::Complete {
-                    len,
-                    form: Form::Multibulk,
-                }) => {
-                    if let Some(feed) = self.request(len)? {
-                        return Ok(feed);
-                    }
-                }
+        }
+    }
+
+    /// What has to be done, or waited for, before any further request is looked at.
+    fn before_requests(&mut self) -> Result<Option<Feed>, Closed> {
+        if self.session.ends {
+            return Err(Closed::Killed);
+        }
+        if self.withheld.is_some() && !self.expects.any_of_client() {
+            return Ok(Some(Feed::Refused));
+        }
+        if self.link_ended {
+            return self.link_has_ended().map(Some);
+        }
+        if self.session.eof && self.waits_on_server() {
+            return Err(Closed::ClientGone);
+        }
+        if self.is_called_back() {
+            return Ok(Some(Feed::CallBack));
+        }
+        if self.session.seat.is_stopping() && self.may_stop() {
+            return Err(Closed::Shutdown);
+        }
+        if self.has_moved() && !self.stays() {
+            return self.moved().map(Some);
+        }
+        Ok(self.withheld.is_some().then_some(Feed::Wait))
+    }
+
+    /// Takes what the client's input begins with. `None`: there may be more behind it.
+    fn front(&mut self) -> Result<Option<Feed>, Closed> {
+        let limits = &self.session.seat.limits.request;
+        match self.session.scanner.scan(&self.session.input, limits) {
+            Ok(Request::Incomplete) => self.incomplete().map(Some),
+            Ok(Request::Blank { len }) => {
+                self.session.input.advance(len);
+                self.session.saw_blank();
+                Ok(None)
             }
+            Ok(Request::Complete {
+                form: Form::Inline, ..
+            })
+            | Err(_) => {
+                // Rare: the session deals with it once the connection is quiet.
+                if !self.expects.is_empty() {
+                    self.session.scanner = RequestScanner::default();
+                    return Ok(Some(Feed::Wait));
+                }
+                self.inline_or_broken()?;
+                Ok(None)
+            }
+            Ok(Request::Complete {
+                len,
+                form: Form::Multibulk,
+            }) => self.request(len),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The beginning of a message in RESP2, where it is an array like any other.
 //!
-//! In the reply to an `EXEC` values of the client's may stand in an array in the same way. A message has
-//! an exact number of parts and names what the session is subscribed to.
+//! In the reply to an `EXEC` values of the client's may stand in an array in the same way. A
+//! message has an exact number of parts and names what the session is subscribed to.
 
 use crate::resp::command::SubKind;
 

@@ -3,8 +3,8 @@
 //! The server queues them, so it judges each; what is to be sent again on another master is kept in
 //! [`Transaction`].
 //!
-//! **Invariant:** the client's transaction is never executed in part. What the proxy refuses itself, or
-//! could not queue again, makes `EXEC` refuse the whole.
+//! **Invariant:** the client's transaction is never executed in part. What the proxy refuses
+//! itself, or could not queue again, makes `EXEC` refuse the whole.
 
 use bytes::Bytes;
 
@@ -31,43 +31,7 @@ impl Relay<'_> {
         uploaded: bool,
     ) {
         match pin {
-            Some(Pin::Exec) => {
-                let mut open = self.transaction.take();
-                let tracks = open.as_ref().and_then(|open| open.tracks.clone());
-                // A queue in which something was refused is not executed, and leaves nothing.
-                if open
-                    .as_ref()
-                    .is_some_and(|open| open.sticks && !open.failed)
-                {
-                    self.keeps = Keeps::Unknown;
-                }
-                let answer = open.as_ref().and_then(|open| self.instead_of_exec(open));
-                let unfolds = open.as_ref().is_some_and(|open| self.unfolds(open));
-                let effects = open.as_mut().map(|open| std::mem::take(&mut open.effects));
-                let effects = effects.unwrap_or_default();
-                if let Some(open) = &mut open {
-                    open.watched = std::mem::take(&mut self.watching);
-                }
-                match answer {
-                    Some(answer) => self.send_own(DISCARD, Awaited::Substitute(answer)),
-                    None => {
-                        if unfolds {
-                            self.send(request, Awaited::Unfolding, true);
-                            self.unfold(effects);
-                        } else if effects.is_empty() {
-                            self.send(request, Awaited::Cleaning, true);
-                        } else {
-                            self.send(request, Awaited::Exec(effects), true);
-                        }
-                        if let Some(exec) = self.expects.back_mut() {
-                            exec.transaction = open.map(Box::new);
-                        }
-                        if let Some(asked) = tracks {
-                            self.expect_own(ASK, Awaited::TrackingInfo(asked), true);
-                        }
-                    }
-                }
-            }
+            Some(Pin::Exec) => self.pass_on_exec(request),
             Some(Pin::Discard) => {
                 self.transaction = None;
                 self.watching = false;
@@ -85,27 +49,67 @@ impl Relay<'_> {
             Some(Pin::ScriptFlush) => {
                 self.queue(Effect::ScriptFlush, request.clone(), request, true);
             }
-            _ => {
-                if self.is_broken() {
-                    return self.pretend_queued();
-                }
-                if pin == Some(Pin::Tracking)
-                    && let Err(error) = self.will_track(Change::read(request))
-                {
-                    return self.fail_transaction(error);
-                }
-                let asked = self.with_target(request);
-                if let Some(open) = &mut self.transaction {
-                    open.sticks |= keeps_after(&verdict.path) != Keeps::Nothing;
-                    open.push(&asked);
-                    // Another node has another id for the client that is named in it.
-                    if uploaded || asked != *request {
-                        open.forget();
-                    }
-                }
-                self.send_instead(&asked, request, Awaited::Queued, verdict.writes);
+            _ => self.queue_about_data(request, pin, &verdict, uploaded),
+        }
+    }
+
+    fn pass_on_exec(&mut self, request: &Bytes) {
+        let Some(mut open) = self.transaction.take() else {
+            return;
+        };
+        // A queue in which something was refused is not executed, and leaves nothing.
+        if open.sticks && !open.failed {
+            self.keeps = Keeps::Unknown;
+        }
+        let unfolds = self.unfolds(&open);
+        let effects = std::mem::take(&mut open.effects);
+        open.watched = std::mem::take(&mut self.watching);
+        if let Some(answer) = self.instead_of_exec(&open) {
+            return self.send_own(DISCARD, Awaited::Substitute(answer));
+        }
+        if unfolds {
+            self.send(request, Awaited::Unfolding, true);
+            self.unfold(effects);
+        } else if effects.is_empty() {
+            self.send(request, Awaited::Cleaning, true);
+        } else {
+            self.send(request, Awaited::Exec(effects), true);
+        }
+        let tracks = open.tracks.clone();
+        if let Some(exec) = self.expects.back_mut() {
+            exec.transaction = Some(Box::new(open));
+        }
+        if let Some(asked) = tracks {
+            self.expect_own(ASK, Awaited::TrackingInfo(asked), true);
+        }
+    }
+
+    /// Has a command queued whose reply means nothing to the session.
+    fn queue_about_data(
+        &mut self,
+        request: &Bytes,
+        pin: Option<Pin>,
+        verdict: &Verdict,
+        uploaded: bool,
+    ) {
+        if self.is_broken() {
+            return self.pretend_queued();
+        }
+        if pin == Some(Pin::Tracking)
+            && let Err(error) = self.will_track(Change::read(request))
+        {
+            return self.fail_transaction(error);
+        }
+        let asked = self.with_target(request);
+        if let Some(open) = &mut self.transaction {
+            open.sticks |= keeps_after(&verdict.path) != Keeps::Nothing;
+            open.push(&asked);
+            // Another node has another id for the client that is named in it.
+            if uploaded || asked != *request {
+                open.forget();
             }
         }
+        self.send_instead(&asked, request, Awaited::Queued, verdict.writes);
     }
 
     /// What `EXEC` answers when the transaction must not run: its watched keys cannot be vouched

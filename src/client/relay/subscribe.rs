@@ -1,5 +1,5 @@
-//! Subscriptions: what the session is subscribed to, so that it is subscribed to the same on another
-//! master.
+//! Subscriptions: what the session is subscribed to, so that it is subscribed to the same on
+//! another master.
 //!
 //! **Invariant:** while something is received, the session has its place among those whom a release
 //! waits for.

@@ -2,20 +2,21 @@
 //!
 //! The array that a server announces says how many commands it runs, not how many replies follow: a
 //! `SUBSCRIBE` answers once for each channel, `CLIENT REPLY OFF` and what stands behind it not at
-//! all, and what the client receives of its own (a message that the transaction publishes, a line of
-//! `MONITOR`) stands between the elements. The header is passed on by itself, and then each
+//! all, and what the client receives of its own (a message that the transaction publishes, a line
+//! of `MONITOR`) stands between the elements. The header is passed on by itself, and then each
 //! command gets the reply that it would get outside a transaction.
 //!
-//! The server runs `CLIENT REPLY ON` for every `CLIENT REPLY`, since it has to answer the proxy, and what
-//! the client asked for is done here.
+//! The server runs `CLIENT REPLY ON` for every `CLIENT REPLY`, since it has to answer the proxy,
+//! and what the client asked for is done here.
 //!
 //! **Invariant:** such an `EXEC` is sent with nothing else expected, and nothing is sent behind it
 //! before its last element: what it means depends on them. Its connection is not given back.
 //!
-//! Trade-offs: when the master turns out not to be one only in the middle of the array, as it may for
-//! a script, the script's error reaches the client: what stands before it was executed and told. In
-//! RESP2 an array of values may be like a message in everything. It is taken for the answer, unless
-//! its command publishes or runs a script, or its channel is one of the server's own.
+//! Trade-offs: when the master turns out not to be one only in the middle of the array, as it may
+//! for a script, the script's error reaches the client: what stands before it was executed and
+//! told. In RESP2 an array of values may be like a message in everything. It is taken for the
+//! answer, unless its command publishes or runs a script, or its channel is one of the server's
+//! own.
 
 use bytes::Bytes;
 
@@ -76,7 +77,8 @@ impl Unfolding {
 }
 
 impl Relay<'_> {
-    /// Whether the reply to the `EXEC` of this transaction may have more or fewer parts than it says.
+    /// Whether the reply to the `EXEC` of this transaction may have more or fewer parts than it
+    /// says.
     pub(super) fn unfolds(&self, open: &Transaction) -> bool {
         let receives = self.keeps == Keeps::Monitor || !self.subscriptions.is_empty();
         (receives && self.session.seat.master_lets_go()) || open.effects.unfold()
@@ -144,7 +146,8 @@ impl Relay<'_> {
         unfolding.is_some_and(|unfolding| unfolding.open.is_some())
     }
 
-    /// Whether an array in RESP2 that begins like a message is one; `None` until enough of it is here.
+    /// Whether an array in RESP2 that begins like a message is one; `None` until enough of it is
+    /// here.
     pub(super) fn is_message(&self) -> Option<bool> {
         let name_bytes_max = self.session.seat.limits.output_buffer_bytes_max;
         match Head::read(&self.link.input, name_bytes_max) {
