@@ -242,6 +242,12 @@ impl NodeLinks {
             .contains_key(&(identity.clone(), lane_use))
     }
 
+    pub fn has_open_lane(&self) -> bool {
+        let lanes = self.lanes.borrow();
+        let mut answers = lanes.values().flatten().filter_map(|slot| slot.get());
+        answers.any(|answer| matches!(answer, LaneAnswer::Open(lane) if lane.is_open()))
+    }
+
     /// No session has this identity any more.
     pub fn forget(&self, identity: &Identity) {
         for lane_use in [LaneUse::Reads, LaneUse::Writes] {

@@ -4,7 +4,14 @@
 //!
 //! **Invariants:** only what is a read in our table and nothing else goes there. As soon as the route
 //! names another master, or the one that it names answers, nothing more does. A read that is under way
-//! there is answered before the next one goes to the master, so replies stay in order.
+//! there is answered before the next one goes to the master, so replies stay in order. A dial that
+//! fails proves little (the master may be busy with a script): as long as one lane of this worker is
+//! open the master is not missed, and whoever has such a lane stays on it until it closes, or until
+//! the master says itself that it cannot serve.
+//!
+//! # Trade-offs
+//! A master whose machine is gone without a word is missed by a worker only when its lanes break, or
+//! when the route gives it up: until then reads wait, because they would be stale if it lived.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,6 +24,15 @@ use super::seat::Seat;
 
 /// Between two questions to a master that does not answer.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a master was missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// There is none, or no connection to it could be opened.
+    Unreached,
+    /// It said itself that it cannot serve.
+    Refuses,
+}
 
 /// What one worker knows of a shard without a master.
 #[derive(Debug, Default)]
@@ -35,8 +51,11 @@ impl Seat {
 
     /// The master of this epoch could not be reached, or there is none. Says whether reads may go
     /// elsewhere now.
-    pub fn miss_master(self: &Rc<Self>, epoch: u64) -> bool {
+    pub fn miss_master(self: &Rc<Self>, epoch: u64, missed: Missed) -> bool {
         if !self.limits.reads_stand_in || epoch != self.epoch() || self.stand_ins().is_empty() {
+            return false;
+        }
+        if missed == Missed::Unreached && self.is_connected() {
             return false;
         }
         if self.stand_in.missing.replace(Some(epoch)) == Some(epoch) {
@@ -48,6 +67,12 @@ impl Seat {
             tokio::task::spawn_local(Rc::clone(self).ask_for_master(epoch, master));
         }
         true
+    }
+
+    /// Whether anybody here has a lane to the master.
+    fn is_connected(&self) -> bool {
+        let master = self.master();
+        master.is_some_and(|(_, links)| links.has_open_lane())
     }
 
     /// The route stays what it is when the same master comes back, so it is asked.

@@ -19,6 +19,9 @@ use crate::transport::{Dialer, ReadHalf, WriteHalf};
 /// A reply that the proxy itself waits for (`+OK`, `HELLO`'s map) is never longer.
 const OWN_REPLY_BYTES_MAX: usize = 1 << 20;
 
+/// `ENFILE`, `EMFILE` and `ENOBUFS`, for which the standard library has no names.
+const OWN_LIMITS: [i32; 3] = [23, 24, 105];
+
 /// An established connection and what was read from it but not used yet.
 #[derive(Debug)]
 pub struct Connection {
@@ -39,6 +42,9 @@ pub enum DialError {
     /// Nobody listens, no route, or the name does not resolve: try again later.
     #[error("cannot connect to {node}: {reason}")]
     Unreachable { node: String, reason: String },
+    /// This machine has no descriptor, port or memory left: that says nothing about the node.
+    #[error("no connection to {node} can be opened here: {reason}")]
+    Exhausted { node: String, reason: String },
     /// The node accepted but did not answer in time, or hung up.
     #[error("{node} did not answer within {after:?}")]
     Silent { node: String, after: Duration },
@@ -46,6 +52,27 @@ pub enum DialError {
     /// the server's own line.
     #[error("{node} answered {}", String::from_utf8_lossy(.reply).trim_end())]
     Refused { node: String, reply: Bytes },
+}
+
+impl DialError {
+    fn failed(node: &str, error: &io::Error) -> Self {
+        let (node, reason) = (node.to_owned(), error.to_string());
+        let kinds = [
+            io::ErrorKind::AddrNotAvailable,
+            io::ErrorKind::OutOfMemory,
+            io::ErrorKind::WouldBlock,
+        ];
+        let raw = error.raw_os_error();
+        if kinds.contains(&error.kind()) || raw.is_some_and(|raw| OWN_LIMITS.contains(&raw)) {
+            return Self::Exhausted { node, reason };
+        }
+        Self::Unreachable { node, reason }
+    }
+
+    /// Whether the node itself may be the reason: it is out of reach, or silent.
+    pub fn is_nodes(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
+    }
 }
 
 /// Why a call has no reply.
@@ -93,10 +120,7 @@ impl Connection {
         identity: &Identity,
         turn: Turn,
     ) -> Result<Self, DialError> {
-        let unreachable = |error: io::Error| DialError::Unreachable {
-            node: node.to_owned(),
-            reason: error.to_string(),
-        };
+        let unreachable = |error: io::Error| DialError::failed(node, &error);
         let stream = dialer.connect(node).await.map_err(unreachable)?;
         let addr = stream.socket().local_addr().map_err(unreachable)?;
         let (read, write) = stream.split();
@@ -292,5 +316,27 @@ impl Greeting {
     fn add(&mut self, args: &[&[u8]]) {
         write_request(&mut self.request, args);
         self.replies += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_nodes_fault() {
+        let check = |raw, expected: bool| {
+            let error = io::Error::from_raw_os_error(raw);
+            let error = DialError::failed("n:1", &error);
+            assert_eq!(error.is_nodes(), expected, "{error}");
+        };
+        // ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM, EAGAIN.
+        for raw in [23, 24, 99, 105, 12, 11] {
+            check(raw, false);
+        }
+        // ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT.
+        for raw in [111, 113, 110] {
+            check(raw, true);
+        }
     }
 }

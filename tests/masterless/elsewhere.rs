@@ -1,6 +1,7 @@
 //! `reads_without_master = "replica"`.
 
 use crate::support::*;
+use crate::way::{Way, proxy_through};
 use crate::writers::{WRITERS, Writers};
 use crate::{followed, known, missed, promote, proxy};
 
@@ -146,4 +147,39 @@ async fn reads_go_back_to_the_same_master_when_it_answers_again() {
         gets(&shard, 0).await > before
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_master_that_others_are_connected_to_is_not_missed() {
+    let mut shard = Shard::redis(1).await;
+    let way = Way::start(shard.addr(0)).await;
+    follow(&shard.addr(1), &way.name).await.unwrap();
+    let lines = "workers = 1\nhold_budget_ms = 300\nreads_without_master = \"replica\"";
+    let proxy = proxy_through(&way, &shard, &proxy_settings(lines)).await;
+    let mut writer = client(&proxy).await.with_deadline(SOON);
+    assert!(writer.run("SET fresh 1").await.unwrap().ok());
+    wait_until("the replica has it", async || {
+        let read = shard.wire(1).await.run("GET fresh").await.unwrap();
+        read == Value::bulk("1")
+    })
+    .await;
+    let before = gets(&shard, 1).await;
+    known(&proxy).await;
+
+    // Nobody can connect any more, and who is connected does not notice.
+    way.close().await;
+    let mut reader = client(&proxy).await.with_deadline(SOON);
+    let read = reader.run("GET fresh").await.unwrap();
+    assert!(read.text().starts_with("TRYAGAIN"), "{read:?}");
+    assert_eq!(writer.run("GET fresh").await.unwrap(), Value::bulk("1"));
+    assert_eq!(gets(&shard, 1).await, before, "a replica was asked");
+
+    // Now they do.
+    shard.set.nodes[0].kill();
+    wait_until("the replica is asked", async || {
+        let read = reader.run("GET fresh").await.unwrap();
+        read == Value::bulk("1")
+    })
+    .await;
+    assert!(gets(&shard, 1).await > before, "who answered?");
 }

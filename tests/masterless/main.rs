@@ -6,6 +6,7 @@ mod support;
 
 mod elsewhere;
 mod lost;
+mod way;
 #[path = "../sentinel/writers.rs"]
 mod writers;
 

@@ -4,11 +4,12 @@
 
 use bytes::Buf;
 
+use super::stand_in::is_plain_read;
 use super::{LANE_REQUEST_BYTES_MAX, Session, Step};
 use crate::client::links::LaneUse;
 use crate::client::state::ReplyMode;
 use crate::resp::command::policy::Ruled;
-use crate::resp::command::{Class, Path, Pin, Verdict};
+use crate::resp::command::{Path, Pin, Verdict};
 use crate::resp::scan::args;
 
 /// Requests at the front of the input that go to the same lane in one piece.
@@ -112,21 +113,31 @@ impl Session {
     fn usable_lane(&mut self, verdict: &Verdict) -> Result<(), Step> {
         let write = verdict.writes;
         let epoch = self.seat.epoch();
-        let lane_use = if self.seat.lacks_master(epoch) && verdict.class == Class::Read {
-            LaneUse::StandIn
-        } else if write || self.writes {
-            LaneUse::Writes
+        let (mut lane_use, stays) = if write || self.writes {
+            (LaneUse::Writes, self.has_lane(epoch, LaneUse::Writes))
         } else {
-            LaneUse::Reads
+            (LaneUse::Reads, self.has_lane(epoch, LaneUse::Reads))
         };
-        match &self.lane {
-            Some(own) if own.epoch == epoch && own.lane_use == lane_use && own.lane.is_open() => {
-                Ok(())
+        if stays {
+            return Ok(());
+        }
+        if self.seat.lacks_master(epoch) && is_plain_read(verdict) {
+            lane_use = LaneUse::StandIn;
+            if self.has_lane(epoch, lane_use) {
+                return Ok(());
             }
+        }
+        match &self.lane {
             Some(_) if self.outbox.owed() > 0 => Err(Step::Settle),
             _ if write => Err(Step::FindLane(lane_use, self.seat.limits.hold_budget)),
             _ => Err(Step::FindLane(lane_use, self.seat.limits.reads_budget)),
         }
+    }
+
+    #[inline]
+    fn has_lane(&self, epoch: u64, lane_use: LaneUse) -> bool {
+        let own = self.lane.as_ref();
+        own.is_some_and(|own| own.epoch == epoch && own.lane_use == lane_use && own.lane.is_open())
     }
 
     /// Queues the run on the session's lane and takes it out of the input.

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep};
 use super::wait::REDIAL_PAUSE;
 use super::{OwnLane, Session};
 use crate::client::links::{LaneAnswer, LaneUse};
+use crate::client::stand_in::Missed;
 use crate::client::state::Closed;
 use crate::resp::command::{Class, Path, Verdict};
 use crate::resp::refusal::{Refusal, refusal};
@@ -13,8 +14,9 @@ use crate::resp::scan::{Form, Request, RequestScanner};
 
 impl Session {
     /// The master of `epoch` is missing: whether the request in front goes elsewhere.
-    pub(super) fn stands_in_for(&mut self, epoch: u64) -> bool {
-        self.seat.miss_master(epoch) && self.is_read_in_front()
+    pub(super) fn stands_in_for(&mut self, epoch: u64, missed: Missed) -> bool {
+        // Who wants something else from the master says nothing for those who read.
+        self.is_read_in_front() && self.seat.miss_master(epoch, missed)
     }
 
     fn is_read_in_front(&mut self) -> bool {
@@ -83,7 +85,9 @@ impl Session {
                 self.lane = None;
             }
             (_, Some(Refusal::Loading | Refusal::MasterDown)) => {
-                self.seat.miss_master(own.epoch);
+                if self.seat.miss_master(own.epoch, Missed::Refuses) {
+                    self.lane = None;
+                }
             }
             _ => {}
         }

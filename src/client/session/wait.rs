@@ -17,6 +17,7 @@ use super::{OwnLane, Refused, Session};
 use crate::client::links::{LaneAnswer, LaneUse};
 use crate::client::outbox::OutboxState;
 use crate::client::seat::INPUT_BYTES;
+use crate::client::stand_in::Missed;
 use crate::client::state::Closed;
 use crate::resp::scan::Request;
 use crate::shard::gate::Gate;
@@ -301,7 +302,7 @@ impl Session {
         let since = Instant::now();
         loop {
             let Some((epoch, links)) = self.seat.master() else {
-                if self.stands_in_for(self.seat.epoch()) {
+                if self.stands_in_for(self.seat.epoch(), Missed::Unreached) {
                     return Ok(());
                 }
                 let waited = self.wait_for_master(since + budget, Gate::is_open);
@@ -333,7 +334,7 @@ impl Session {
                     return Ok(());
                 }
                 Err(error) => {
-                    if !matches!(error, DialError::Refused { .. }) && self.stands_in_for(epoch) {
+                    if error.is_nodes() && self.stands_in_for(epoch, Missed::Unreached) {
                         return Ok(());
                     }
                     if let Some(text) = self.dial_failed(error, since, budget).await {
