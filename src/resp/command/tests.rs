@@ -160,6 +160,13 @@ fn commands_that_look_like_reads_but_move_the_log_are_held() {
         "MIGRATE h p k 0 1",
         "MOVE k 1",
         "DEBUG SLEEP 0",
+        "TDIGEST.QUANTILE k 0.5",
+        "TDIGEST.CDF k 1",
+        "TDIGEST.RANK k 1",
+        "TDIGEST.REVRANK k 1",
+        "TDIGEST.BYRANK k 1",
+        "TDIGEST.BYREVRANK k 1",
+        "TDIGEST.TRIMMED_MEAN k 0 1",
     ] {
         assert!(verdict(line).writes, "{line}");
     }
@@ -194,6 +201,9 @@ fn reads_are_never_held() {
         "SCRIPT KILL",
         "JSON.GET k",
         "FT.SEARCH i q",
+        "TDIGEST.MIN k",
+        "TDIGEST.MAX k",
+        "TDIGEST.INFO k",
     ] {
         assert!(!verdict(line).writes, "{line}");
     }

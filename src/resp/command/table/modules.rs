@@ -1,9 +1,9 @@
 //! Commands of the modules that are common beside Redis and Valkey, and that Kvrocks has built in.
 //!
-//! **Invariant:** a module command is a read only when its module documents it as one; everything
-//! else of these modules is a write, and a module that is not listed is unknown, hence a write.
+//! **Invariant:** a module command is a read only when its module documents it as one, and Kvrocks
+//! writes nothing for it; everything else of these modules is a write, and a module that is not listed is unknown, hence a write.
 
-use super::{READ, READ_ONE_SHOT, Row, WRITE, WRITE_ONE_SHOT};
+use super::{MAY_WRITE, READ, READ_ONE_SHOT, Row, WRITE, WRITE_ONE_SHOT};
 
 pub(super) const ROWS: &[Row] = &[
     // JSON documents.
@@ -75,17 +75,18 @@ pub(super) const ROWS: &[Row] = &[
     ("TOPK.RESERVE", WRITE),
     ("TOPK.ADD", WRITE),
     ("TOPK.INCRBY", WRITE),
-    // T-digests. In RedisBloom their queries first merge what was added since, which changes the
-    // value's layout but neither its meaning nor the replication stream.
+    // T-digests. A query of the distribution first merges what was added since. In RedisBloom that
+    // stays in memory; Kvrocks writes the merged value, and replicates it, from a command that it
+    // flags read-only. The extremes and the counts are kept apart and need no merge.
     ("TDIGEST.MIN", READ),
     ("TDIGEST.MAX", READ),
-    ("TDIGEST.QUANTILE", READ),
-    ("TDIGEST.CDF", READ),
-    ("TDIGEST.RANK", READ),
-    ("TDIGEST.REVRANK", READ),
-    ("TDIGEST.BYRANK", READ),
-    ("TDIGEST.BYREVRANK", READ),
-    ("TDIGEST.TRIMMED_MEAN", READ),
+    ("TDIGEST.QUANTILE", MAY_WRITE),
+    ("TDIGEST.CDF", MAY_WRITE),
+    ("TDIGEST.RANK", MAY_WRITE),
+    ("TDIGEST.REVRANK", MAY_WRITE),
+    ("TDIGEST.BYRANK", MAY_WRITE),
+    ("TDIGEST.BYREVRANK", MAY_WRITE),
+    ("TDIGEST.TRIMMED_MEAN", MAY_WRITE),
     ("TDIGEST.INFO", READ),
     ("TDIGEST.CREATE", WRITE),
     ("TDIGEST.RESET", WRITE),
