@@ -6,8 +6,7 @@
 //! command on a shared connection costs its neighbours their replies. What a server says of itself
 //! (`COMMAND`) may make a verdict stricter, never laxer: Kvrocks flags read-only what writes.
 //!
-//! **Invariant:** [`Path::Lane`] is given only to commands that answer exactly once and leave the
-//! connection as it was. `writes: false` is given only to commands that change nothing replicated.
+//! **Invariant:** [`Path::Lane`] is given only to commands that answer exactly once and //! connection as it was, and unless they write may be asked twice.: false` is given only to commands that change nothing replicated.
 //!
 //! Trade-offs: a verdict is made from the name and a few arguments, without the keys and without
 //! asking which server is behind. A `GETEX` without options is held although it only reads. Two

@@ -126,6 +126,31 @@ fn settings_of_a_server_leave_the_connection_as_it_was() {
     }
 }
 
+/// What a lane carries and is no write is asked again when its connection breaks.
+#[test]
+fn what_has_an_effect_beside_the_data_is_not_repeated() {
+    let own = Path::Pinned(Pin::OneShot);
+    for line in [
+        "SLOWLOG RESET",
+        "LATENCY RESET",
+        "COMMANDLOG RESET slow",
+        "PERFLOG RESET",
+        "ACL LOG RESET",
+        "CONFIG RESETSTAT",
+    ] {
+        check(line, Admin, false, own);
+    }
+    check("FT.CURSOR READ i 1", Read, false, own);
+    let effects = [
+        "RESET", "SET", "DEL", "ADD", "KILL", "PURGE", "SAVE", "LOAD",
+    ];
+    for (name, sub, verdict) in rows() {
+        let has_effect = sub.is_some_and(|sub| effects.contains(&sub));
+        let repeated = verdict.path == Path::Lane && !verdict.writes;
+        assert!(!(has_effect && repeated), "{name} {sub:?}");
+    }
+}
+
 #[test]
 fn commands_that_look_like_reads_but_move_the_log_are_held() {
     for line in [

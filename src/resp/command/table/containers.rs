@@ -1,7 +1,8 @@
 //! Commands whose class depends on their subcommand.
 //!
 //! A subcommand that is not listed is treated as an unknown command: a write on a connection of its
-//! own. `HELP` goes to the server, whose text is what the user wants to read.
+//! own. What resets something is not for a lane, where it might be asked twice. `HELP` goes to the
+//! server, whose text is what the user wants to read.
 
 use super::{
     ADMIN, ADMIN_ONE_SHOT, ADMIN_WRITE, ARITY_ERROR, Container, PAUSE, READ, READ_ONE_SHOT, TUNNEL,
@@ -111,14 +112,14 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("REWRITE", ADMIN_ONE_SHOT),
         ("RESETSTAT", ADMIN_ONE_SHOT),
     ]),
-    // Changing users may close connections, the one that carries the order included.
+    // Changing users may close connections, the one that carries the order included. LOG may reset.
     ("ACL", ARITY_ERROR, &[
         ("CAT", ADMIN),
         ("DRYRUN", ADMIN),
         ("GENPASS", ADMIN),
         ("GETUSER", ADMIN),
         ("LIST", ADMIN),
-        ("LOG", ADMIN),
+        ("LOG", ADMIN_ONE_SHOT),
         ("USERS", ADMIN),
         ("WHOAMI", ADMIN),
         ("HELP", ADMIN),
@@ -133,25 +134,25 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("HISTOGRAM", ADMIN),
         ("HISTORY", ADMIN),
         ("LATEST", ADMIN),
-        ("RESET", ADMIN),
+        ("RESET", ADMIN_ONE_SHOT),
         ("HELP", ADMIN),
     ]),
     ("SLOWLOG", ARITY_ERROR, &[
         ("GET", ADMIN),
         ("LEN", ADMIN),
-        ("RESET", ADMIN),
+        ("RESET", ADMIN_ONE_SHOT),
         ("HELP", ADMIN),
     ]),
     ("COMMANDLOG", ARITY_ERROR, &[
         ("GET", ADMIN),
         ("LEN", ADMIN),
-        ("RESET", ADMIN),
+        ("RESET", ADMIN_ONE_SHOT),
         ("HELP", ADMIN),
     ]),
     ("PERFLOG", ARITY_ERROR, &[
         ("GET", ADMIN),
         ("LEN", ADMIN),
-        ("RESET", ADMIN),
+        ("RESET", ADMIN_ONE_SHOT),
     ]),
     ("MEMORY", ARITY_ERROR, &[
         ("USAGE", READ),

@@ -110,11 +110,11 @@ pub(super) const ROWS: &[Row] = &[
     ("TS.DEL", WRITE),
     ("TS.CREATERULE", WRITE),
     ("TS.DELETERULE", WRITE),
-    // Search. A cursor lives on the node that made it, but moving it writes nothing.
+    // Search. A cursor lives on the node that made it; moving it writes nothing, but is an effect.
     ("FT.SEARCH", READ),
     ("FT.AGGREGATE", READ),
     ("FT.HYBRID", READ),
-    ("FT.CURSOR", READ),
+    ("FT.CURSOR", READ_ONE_SHOT),
     ("FT.EXPLAIN", READ),
     ("FT.EXPLAINCLI", READ),
     ("FT.INFO", READ),
