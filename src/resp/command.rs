@@ -29,7 +29,8 @@ mod table;
 /// What kind of command it is, for metrics, logs and whoever has to explain a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Changes nothing that is replicated.
+    /// Asks for data, and changes nothing that is replicated: every node that has the data could
+    /// answer.
     Read,
     /// Changes data, or is not known.
     Write,

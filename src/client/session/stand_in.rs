@@ -1,5 +1,6 @@
 //! Reads of a session while there is no master: on a lane of another node, with the session's own
-//! identity. Everything else waits for a master, and what the client sends behind it.
+//! identity. What is not about data (`ROLE`, `PING`, `PUBSUB NUMSUB`) the node would answer for itself:
+//! like everything else it waits for a master, and so does what the client sends behind it.
 
 use tokio::time::{Instant, sleep};
 

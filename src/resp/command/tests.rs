@@ -115,7 +115,7 @@ fn a_subcommand_that_is_not_in_the_table_or_not_in_sight_is_a_write_on_a_connect
 fn a_command_without_the_subcommand_that_it_needs_gets_its_error_from_the_server() {
     check("CLIENT", Admin, false, Path::Lane);
     check("SCRIPT", Admin, false, Path::Lane);
-    check("COMMAND", Read, false, Path::Pinned(Pin::OneShot));
+    check("COMMAND", Admin, false, Path::Pinned(Pin::OneShot));
 }
 
 /// A session whose connection may be in a state that nobody knows cannot be moved to another master.
@@ -203,6 +203,33 @@ fn scripts_keep_off_lanes_where_they_would_block_their_neighbours() {
     check("EVAL s 0", MayWrite, true, own);
     check("FCALL f 0", MayWrite, true, own);
     check("EVALSHA_RO s 0", Read, false, own);
+}
+
+/// What a node that stands in for the master is asked is [`Read`]: of itself it must not speak.
+#[test]
+fn what_is_about_the_server_is_no_read_of_data() {
+    for line in [
+        "ROLE",
+        "PING",
+        "LASTSAVE",
+        "TIME",
+        "PUBSUB NUMSUB c",
+        "PUBSUB CHANNELS",
+        "SCRIPT EXISTS s",
+        "FUNCTION LIST",
+        "FUNCTION DUMP",
+        "COMMAND COUNT",
+        "OBJECT HELP",
+    ] {
+        let verdict = verdict(line);
+        assert!(verdict.class != Read && !verdict.writes, "{line}");
+    }
+    let about_data = ["OBJECT", "XINFO", "MEMORY"];
+    for (name, sub, verdict) in rows() {
+        if verdict.class == Read && verdict.path == Path::Lane && sub.is_some() {
+            assert!(about_data.contains(&name), "{name} {sub:?}");
+        }
+    }
 }
 
 #[test]

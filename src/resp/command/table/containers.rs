@@ -5,10 +5,10 @@
 //! server, whose text is what the user wants to read.
 
 use super::{
-    ADMIN, ADMIN_ONE_SHOT, ADMIN_WRITE, ARITY_ERROR, Container, PAUSE, READ, READ_ONE_SHOT, TUNNEL,
-    UNKNOWN, UNPAUSE, WRITE, WRITE_ONE_SHOT, by_policy, local, pinned, pinned_write,
+    ADMIN, ADMIN_ONE_SHOT, ADMIN_WRITE, ARITY_ERROR, Container, PAUSE, READ, TUNNEL, UNKNOWN,
+    UNPAUSE, WRITE, WRITE_ONE_SHOT, by_policy, lane, local, pinned, pinned_write,
 };
-use crate::resp::command::Class::{Admin, Session};
+use crate::resp::command::Class::{Admin, PubSub, Session};
 use crate::resp::command::{Local, Pin};
 
 // One subcommand per line, which the formatter would spread over deeper levels.
@@ -20,13 +20,13 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("IDLETIME", READ),
         ("REFCOUNT", READ),
         ("DUMP", READ),
-        ("HELP", READ),
+        ("HELP", ADMIN),
     ]),
     ("XINFO", ARITY_ERROR, &[
         ("STREAM", READ),
         ("GROUPS", READ),
         ("CONSUMERS", READ),
-        ("HELP", READ),
+        ("HELP", ADMIN),
     ]),
     ("XGROUP", WRITE, &[
         ("CREATE", WRITE),
@@ -34,15 +34,15 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("DELCONSUMER", WRITE),
         ("DESTROY", WRITE),
         ("SETID", WRITE),
-        ("HELP", READ),
+        ("HELP", ADMIN),
     ]),
     ("PUBSUB", ARITY_ERROR, &[
-        ("CHANNELS", READ),
-        ("NUMSUB", READ),
-        ("NUMPAT", READ),
-        ("SHARDCHANNELS", READ),
-        ("SHARDNUMSUB", READ),
-        ("HELP", READ),
+        ("CHANNELS", lane(PubSub, false)),
+        ("NUMSUB", lane(PubSub, false)),
+        ("NUMPAT", lane(PubSub, false)),
+        ("SHARDCHANNELS", lane(PubSub, false)),
+        ("SHARDNUMSUB", lane(PubSub, false)),
+        ("HELP", lane(PubSub, false)),
     ]),
 
     // Loading is replicated by Kvrocks. KILL must not queue behind the script that it is to kill,
@@ -50,9 +50,9 @@ pub(super) const CONTAINERS: &[Container] = &[
     ("SCRIPT", ARITY_ERROR, &[
         ("LOAD", WRITE),
         ("FLUSH", pinned_write(Admin, Pin::ScriptFlush)),
-        ("EXISTS", READ),
-        ("SHOW", READ),
-        ("HELP", READ),
+        ("EXISTS", ADMIN),
+        ("SHOW", ADMIN),
+        ("HELP", ADMIN),
         ("KILL", ADMIN_ONE_SHOT),
         ("DEBUG", by_policy!(ScriptDebug, TUNNEL, "SCRIPT DEBUG", "connect a debugger to the node itself")),
     ]),
@@ -62,11 +62,11 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("DELETE", WRITE),
         ("RESTORE", WRITE),
         ("FLUSH", WRITE_ONE_SHOT),
-        ("LIST", READ),
-        ("LISTFUNC", READ),
-        ("LISTLIB", READ),
-        ("DUMP", READ),
-        ("HELP", READ),
+        ("LIST", ADMIN),
+        ("LISTFUNC", ADMIN),
+        ("LISTLIB", ADMIN),
+        ("DUMP", ADMIN),
+        ("HELP", ADMIN),
         ("STATS", ADMIN_ONE_SHOT),
         ("KILL", ADMIN_ONE_SHOT),
     ]),
@@ -90,20 +90,20 @@ pub(super) const CONTAINERS: &[Container] = &[
         ("TRACKING", pinned(Session, Pin::Tracking)),
         ("CACHING", pinned(Session, Pin::Tracking)),
         ("IMPORT-SOURCE", pinned(Session, Pin::Sticky)),
-        ("HELP", READ),
+        ("HELP", ADMIN),
         ("PAUSE", by_policy!(ClientPause, PAUSE, "CLIENT PAUSE", "connect to the node itself")),
         ("UNPAUSE", by_policy!(ClientPause, UNPAUSE, "CLIENT UNPAUSE", "connect to the node itself")),
     ]),
 
     // The only one here that means something without a subcommand. The lists are large.
-    ("COMMAND", READ_ONE_SHOT, &[
-        ("COUNT", READ),
-        ("GETKEYS", READ),
-        ("GETKEYSANDFLAGS", READ),
-        ("HELP", READ),
-        ("DOCS", READ_ONE_SHOT),
-        ("INFO", READ_ONE_SHOT),
-        ("LIST", READ_ONE_SHOT),
+    ("COMMAND", ADMIN_ONE_SHOT, &[
+        ("COUNT", ADMIN),
+        ("GETKEYS", ADMIN),
+        ("GETKEYSANDFLAGS", ADMIN),
+        ("HELP", ADMIN),
+        ("DOCS", ADMIN_ONE_SHOT),
+        ("INFO", ADMIN_ONE_SHOT),
+        ("LIST", ADMIN_ONE_SHOT),
     ]),
     ("CONFIG", ARITY_ERROR, &[
         ("GET", ADMIN),
@@ -156,7 +156,7 @@ pub(super) const CONTAINERS: &[Container] = &[
     ]),
     ("MEMORY", ARITY_ERROR, &[
         ("USAGE", READ),
-        ("HELP", READ),
+        ("HELP", ADMIN),
         ("DOCTOR", ADMIN_ONE_SHOT),
         ("MALLOC-STATS", ADMIN_ONE_SHOT),
         ("PURGE", ADMIN_ONE_SHOT),

@@ -1,7 +1,7 @@
 //! Commands without subcommands that concern the connection or the server rather than a key.
 
 use super::{
-    ADMIN_ONE_SHOT, ADMIN_WRITE, OF_REPLICATION, PUBLISH, READ, REPLICATES, Row, WRITE_ONE_SHOT,
+    ADMIN, ADMIN_ONE_SHOT, ADMIN_WRITE, OF_REPLICATION, PUBLISH, REPLICATES, Row, WRITE_ONE_SHOT,
     by_policy, local, pinned, pinned_write,
 };
 use crate::resp::command::Class::{Admin, Blocking, PubSub, Read, Session, Transaction};
@@ -45,14 +45,14 @@ pub(super) const ROWS: &[Row] = &[
     ("MPUBLISH", PUBLISH),
     ("MONITOR", pinned(Admin, Pin::Monitor)),
 
-    // Questions about the server.
-    ("PING", READ),
-    ("ECHO", READ),
-    ("TIME", READ),
-    ("ROLE", READ),
+    // Questions about the server: a node that stands in for it would speak of itself.
+    ("PING", ADMIN),
+    ("ECHO", ADMIN),
+    ("TIME", ADMIN),
+    ("ROLE", ADMIN),
     ("INFO", local(Read, Local::Info)),
-    ("LASTSAVE", READ),
-    ("LOLWUT", READ),
+    ("LASTSAVE", ADMIN),
+    ("LOLWUT", ADMIN),
 
     // Administration that is the operator's own business; some of it takes long.
     ("SAVE", ADMIN_ONE_SHOT),
