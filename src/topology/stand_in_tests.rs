@@ -10,25 +10,41 @@ use crate::topology::identity::Identity;
 struct Says {
     name: &'static str,
     told: Option<(Role, u64, &'static str, bool)>,
+    histories: [Option<&'static str>; 2],
 }
 
 fn master(name: &'static str, offset: u64) -> Says {
     let told = Some((Role::Master, offset, name, false));
-    Says { name, told }
+    Says::of(name, told)
 }
 
 fn replica(name: &'static str, link: Link, offset: u64) -> Says {
     let (host, port) = ("a".to_owned(), 1);
     let role = Role::Replica { host, port, link };
     let told = Some((role, offset, name, false));
-    Says { name, told }
+    Says::of(name, told)
 }
 
 fn silent(name: &'static str) -> Says {
-    Says { name, told: None }
+    Says::of(name, None)
 }
 
 impl Says {
+    fn of(name: &'static str, told: Option<(Role, u64, &'static str, bool)>) -> Says {
+        let histories = [None, None];
+        Says {
+            name,
+            told,
+            histories,
+        }
+    }
+
+    /// In a history that goes on from another.
+    fn after(mut self, history: &'static str, before: Option<&'static str>) -> Says {
+        self.histories = [Some(history), before];
+        self
+    }
+
     fn in_run(mut self, run_id: &'static str) -> Says {
         if let Some(told) = &mut self.told {
             told.2 = run_id;
@@ -61,8 +77,8 @@ fn snapshot(nodes: &[Says], now: Instant) -> Snapshot {
                 mode: Mode::Standalone,
                 role,
                 offset: Some(offset),
-                history: None,
-                history_before: None,
+                history: node.histories[0].map(str::to_owned),
+                history_before: node.histories[1].map(str::to_owned),
                 history_before_end: None,
                 attached: Vec::new(),
                 loading,
@@ -175,4 +191,86 @@ fn a_master_that_gave_up_its_role_may_be_read_from() {
     let told = [replica("a:1", Link::Down, 9), replica("b:1", Link::Up, 8)];
     let able = stand_ins.look(&snapshot(&told, now), None, now);
     assert_eq!(able, ["a:1".into(), "b:1".into()] as [NodeName; 2]);
+}
+
+/// Looks a second apart, `a:1` being the master of the route.
+fn able_after(looks: &[&[Says]]) -> Vec<String> {
+    let begin = Instant::now();
+    let mut stand_ins = StandIns::default();
+    let mut able = Vec::new();
+    for (at, told) in looks.iter().enumerate() {
+        let now = begin + Duration::from_secs(at as u64);
+        able = stand_ins.look(&snapshot(told, now), Some("a:1"), now);
+    }
+    able.iter().map(|name| name.to_string()).collect()
+}
+
+#[test]
+fn who_does_not_follow_while_the_master_speaks_is_forgotten_soon() {
+    let in_sync: &[Says] = &[master("a:1", 9), replica("b:1", Link::Up, 9)];
+    let behind: &[Says] = &[master("a:1", 99), replica("b:1", Link::Down, 9)];
+    let dead: &[Says] = &[silent("a:1"), replica("b:1", Link::Down, 9)];
+    let gone: &[Says] = &[master("a:1", 99), silent("b:1")];
+    let long = WITHIN.as_secs() as usize;
+    for without in [behind, gone] {
+        let mut looks = vec![in_sync];
+        looks.extend([without].repeat(long));
+        looks.push(dead);
+        assert_eq!(able_after(&looks), ["b:1"]);
+        looks.insert(1, without);
+        assert_eq!(able_after(&looks), [] as [&str; 0]);
+    }
+    // A master that says nothing more is outlived by none.
+    let mut looks = vec![in_sync];
+    looks.extend([dead].repeat(10 * long));
+    assert_eq!(able_after(&looks), ["b:1"]);
+}
+
+#[test]
+fn what_was_seen_beside_another_master_or_another_run_of_it_is_forgotten() {
+    let in_sync = [master("a:1", 9), replica("b:1", Link::Up, 9)];
+    let down = replica("b:1", Link::Down, 9);
+    let dead = [silent("a:1"), down.clone()];
+    let check = |now: Says| {
+        let told = [now, down.clone()];
+        assert_eq!(able_after(&[&in_sync, &told, &dead]), [] as [&str; 0]);
+    };
+    check(master("a:1", 10).in_run("another"));
+    check(master("a:1", 10).after("another", None));
+
+    let now = Instant::now();
+    let mut stand_ins = StandIns::default();
+    stand_ins.look(&snapshot(&in_sync, now), Some("a:1"), now);
+    let told = [silent("a:1"), down.clone(), master("c:1", 1)];
+    let able = stand_ins.look(&snapshot(&told, now), Some("c:1"), now);
+    assert_eq!(able, [] as [NodeName; 0]);
+    let able = stand_ins.look(&snapshot(&told, now), None, now);
+    assert_eq!(able, ["c:1".into()] as [NodeName; 1]);
+}
+
+#[test]
+fn a_node_of_another_history_does_not_stand_in_however_far_it_is() {
+    let before = [
+        master("a:1", 9).after("first", None),
+        replica("b:1", Link::Up, 9).after("first", None),
+    ];
+    let check = |now: Says, expected: &[&str]| {
+        let after = [silent("a:1"), now];
+        assert_eq!(able_after(&[&before, &after]), expected);
+    };
+    check(replica("b:1", Link::Down, 9).after("first", None), &["b:1"]);
+    check(master("b:1", 12).after("next", Some("first")), &["b:1"]);
+    check(replica("b:1", Link::Up, 99).after("other", None), &[]);
+    check(master("b:1", 99).after("other", None), &[]);
+}
+
+#[test]
+fn where_histories_have_no_names_who_follows_another_does_not_stand_in() {
+    let before: &[Says] = &[master("a:1", 9), replica("b:1", Link::Up, 9)];
+    let mut other = replica("b:1", Link::Up, 99);
+    if let Some((Role::Replica { port, .. }, ..)) = &mut other.told {
+        *port = 2;
+    }
+    let able = able_after(&[before, &[silent("a:1"), other]]);
+    assert_eq!(able, [] as [&str; 0]);
 }
