@@ -46,6 +46,28 @@ pub enum LaneAnswer {
     NoAuth(Bytes),
 }
 
+/// Whether a node answers, and neither loads nor misses its own master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    Yes,
+    No,
+    /// It looks at who asks before it looks at itself: it wants a password, or allows no question.
+    Unknown,
+}
+
+impl Serves {
+    fn told_by(error: &[u8]) -> Self {
+        let unknown: [&[u8]; 3] = [b"-NOAUTH", b"-WRONGPASS", b"-NOPERM"];
+        if refusal(error).is_some() || error.starts_with(TOO_MANY_CLIENTS) {
+            Self::No
+        } else if unknown.iter().any(|begin| error.starts_with(begin)) {
+            Self::Unknown
+        } else {
+            Self::Yes
+        }
+    }
+}
+
 type LaneSlot = Rc<OnceCell<LaneAnswer>>;
 /// When it was asked, and the server's error line if it wants a password.
 type Proof = (Instant, Rc<OnceCell<Option<Bytes>>>);
@@ -217,22 +239,19 @@ impl NodeLinks {
         answer.await.cloned()
     }
 
-    /// Whether the node answers, and neither loads nor misses its own master.
-    pub async fn serves(&self) -> bool {
-        let answer = async {
-            let mut connection = self
-                .dial(&Identity::default(), self.connect_timeout)
-                .await
-                .ok()?;
-            connection
-                .call(trial::request(), self.connect_timeout)
-                .await
-                .ok()
+    /// Whether the node serves, as far as it tells somebody of this identity.
+    pub async fn serves(&self, identity: &Identity) -> Serves {
+        let mut connection = match self.dial(identity, self.connect_timeout).await {
+            Ok(connection) => connection,
+            Err(DialError::Refused { reply, .. }) => return Serves::told_by(&reply),
+            Err(_) => return Serves::No,
         };
-        let told = answer.await;
-        told.is_some_and(|(reply, _)| {
-            refusal(&reply).is_none() && !reply.starts_with(TOO_MANY_CLIENTS)
-        })
+        let told = connection.call(trial::request(), self.connect_timeout);
+        match told.await {
+            Ok((reply, ReplyKind::Error)) => Serves::told_by(&reply),
+            Ok(_) => Serves::Yes,
+            Err(_) => Serves::No,
+        }
     }
 
     /// Whether there is a lane for this, or was asked for one.
@@ -290,5 +309,53 @@ fn sessions_on(answer: &LaneAnswer) -> usize {
     match answer {
         LaneAnswer::Open(lane) => Rc::strong_count(lane).saturating_sub(2),
         LaneAnswer::NoAuth(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::upstream::identity::Credentials;
+
+    /// A server with a password that loads.
+    async fn loading(listener: TcpListener) {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (mut asked, mut known) = ([0; 512], false);
+            while let Ok(1..) = client.read(&mut asked).await {
+                let auth = asked.windows(4).any(|part| part == b"AUTH");
+                let reply: &[u8] = match (auth, known) {
+                    (true, _) => b"+OK\r\n",
+                    (false, false) => b"-NOAUTH Authentication required.\r\n",
+                    (false, true) => b"-LOADING Redis is loading the dataset in memory\r\n",
+                };
+                known = known || auth;
+                client.write_all(reply).await.unwrap();
+                asked.fill(0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_wants_a_password_first_has_not_said_that_it_serves() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node: Rc<str> = listener.local_addr().unwrap().to_string().into();
+        let server = tokio::spawn(loading(listener));
+        let deadline = Duration::from_secs(5);
+        let (lost, _) = mpsc::channel(1);
+        let links = NodeLinks::new(&node, &Dialer::default(), deadline, 1, lost);
+        let known = Identity {
+            credentials: Some(Rc::new(Credentials {
+                user: None,
+                password: "secret".into(),
+            })),
+            ..Identity::default()
+        };
+        let nobody = Identity::default();
+        assert_eq!(links.serves(&nobody).await, Serves::Unknown);
+        assert_eq!(links.serves(&known).await, Serves::No);
+        server.abort();
     }
 }

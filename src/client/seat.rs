@@ -414,6 +414,11 @@ impl Seat {
         self.stopping.get()
     }
 
+    /// Who the live sessions are.
+    pub(super) fn identities(&self) -> Vec<Identity> {
+        self.identities.borrow().keys().cloned().collect()
+    }
+
     pub fn enter_identity(&self, identity: &Identity) {
         *self
             .identities

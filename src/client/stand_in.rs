@@ -19,11 +19,14 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::links::NodeLinks;
+use super::links::{NodeLinks, Serves};
 use super::seat::Seat;
+use crate::upstream::identity::Identity;
 
 /// Between two questions to a master that does not answer.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
+/// Identities that it is asked as at once, beside the one that missed it.
+const ASKED_AS_MAX: usize = 8;
 
 /// How a master was missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +53,8 @@ impl Seat {
     }
 
     /// The master of this epoch could not be reached, or there is none. Says whether reads may go
-    /// elsewhere now.
-    pub fn miss_master(self: &Rc<Self>, epoch: u64, missed: Missed) -> bool {
+    /// elsewhere now. `identity`: who missed it.
+    pub fn miss_master(self: &Rc<Self>, epoch: u64, missed: Missed, identity: &Identity) -> bool {
         if !self.limits.reads_stand_in || epoch != self.epoch() || self.stand_ins().is_empty() {
             return false;
         }
@@ -64,7 +67,11 @@ impl Seat {
         tracing::warn!(epoch, "no master can be asked: reads go to a replica");
         if let Some((epoch, master)) = self.master() {
             // Ends when the master answers, or another one is named.
-            tokio::task::spawn_local(Rc::clone(self).ask_for_master(epoch, master));
+            tokio::task::spawn_local(Rc::clone(self).ask_for_master(
+                epoch,
+                master,
+                identity.clone(),
+            ));
         }
         true
     }
@@ -76,9 +83,9 @@ impl Seat {
     }
 
     /// The route stays what it is when the same master comes back, so it is asked.
-    async fn ask_for_master(self: Rc<Self>, epoch: u64, master: Rc<NodeLinks>) {
+    async fn ask_for_master(self: Rc<Self>, epoch: u64, master: Rc<NodeLinks>, who: Identity) {
         while self.lacks_master(epoch) && self.epoch() == epoch && !self.is_stopping() {
-            if master.serves().await {
+            if self.is_served_by(&master, &who).await {
                 if self.epoch() == epoch {
                     self.stand_in.missing.set(None);
                     self.leave_stand_in(&master);
@@ -87,6 +94,21 @@ impl Seat {
             }
             sleep(ASK_PAUSE).await;
         }
+    }
+
+    /// Asks as `who` missed it, and as others who are here when that tells nothing. Where it tells
+    /// nobody, there is nobody for whom another node could do better.
+    async fn is_served_by(&self, master: &NodeLinks, who: &Identity) -> bool {
+        let others = self.identities().into_iter().filter(|other| other != who);
+        let others: Vec<Identity> = others.take(ASKED_AS_MAX).collect();
+        for who in std::iter::once(who).chain(&others) {
+            match master.serves(who).await {
+                Serves::Yes => return true,
+                Serves::No => return false,
+                Serves::Unknown => {}
+            }
+        }
+        true
     }
 
     /// The node to read from: the one in use as long as it is vouched for, otherwise the best.

@@ -17,7 +17,7 @@ impl Session {
     /// The master of `epoch` is missing: whether the request in front goes elsewhere.
     pub(super) fn stands_in_for(&mut self, epoch: u64, missed: Missed) -> bool {
         // Who wants something else from the master says nothing for those who read.
-        self.is_read_in_front() && self.seat.miss_master(epoch, missed)
+        self.is_read_in_front() && self.seat.miss_master(epoch, missed, &self.identity)
     }
 
     fn is_read_in_front(&mut self) -> bool {
@@ -86,7 +86,8 @@ impl Session {
                 self.lane = None;
             }
             (_, Some(Refusal::Loading | Refusal::MasterDown)) => {
-                if self.seat.miss_master(own.epoch, Missed::Refuses) {
+                let (epoch, missed) = (own.epoch, Missed::Refuses);
+                if self.seat.miss_master(epoch, missed, &self.identity) {
                     self.lane = None;
                 }
             }
