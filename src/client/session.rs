@@ -18,6 +18,7 @@ mod wait;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,8 +88,8 @@ pub struct Session {
     pub(super) noauth: Option<Bytes>,
     /// Since when a request has been refused by one master after the other.
     pub(super) refused: Option<Refused>,
-    /// How many requests had been answered when the next was lost with its lane.
-    lost: Option<u64>,
+    /// The requests that were lost with their lane last, counted as those are that are answered.
+    lost: Range<u64>,
     /// A node has served this identity of the session.
     pub(super) proven: bool,
     /// Has written before: its lane is one for writes.
@@ -171,7 +172,7 @@ impl Session {
             lane_due: false,
             noauth: None,
             refused: None,
-            lost: None,
+            lost: 0..0,
             proven: false,
             writes: false,
             own_cursors: VecDeque::new(),

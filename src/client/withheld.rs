@@ -4,6 +4,8 @@
 //! been executed: only a suffix is repeated, so writes are executed in the order in which they were
 //! asked for, or not at all. What may have been executed is never repeated.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::resp::refusal::refusal;
@@ -64,8 +66,12 @@ pub struct Resolved {
     pub whole: bool,
     /// The first of it is to be answered with silence.
     pub mute: bool,
-    /// Why it was refused, in the server's words.
+    /// Why it was refused, in the server's words; empty where nothing of it was.
     pub reason: Bytes,
+    /// How many requests are told about, silences included.
+    pub told: usize,
+    /// Which of those that are asked once more were lost, counted from the first of them.
+    pub lost: Range<usize>,
 }
 
 impl Withheld {
@@ -139,6 +145,7 @@ impl Withheld {
             .split_at(told.map_or(0, |last| last + 1).min(self.answered.len()));
         let mut resolved = Resolved {
             whole: told.is_empty(),
+            told: told.len(),
             ..Resolved::default()
         };
         for one in told.iter().filter(|one| !one.mute) {
@@ -150,8 +157,12 @@ impl Withheld {
         }
         if let Some(first) = again.first() {
             resolved.mute = first.mute;
-            let refused = again.iter().find(|one| one.fate == Fate::Refused);
-            resolved.reason = refused.unwrap_or(first).reply.clone();
+        }
+        if let Some(refused) = again.iter().find(|one| one.fate == Fate::Refused) {
+            resolved.reason = refused.reply.clone();
+        }
+        if let Some(first) = again.iter().position(|one| one.fate == Fate::Lost) {
+            resolved.lost = first..again.len();
         }
         for one in again {
             resolved
@@ -243,6 +254,20 @@ mod tests {
             b"w1*1\r\n$2\r\nr2\r\n*1\r\n$2\r\nr3\r\n"[..]
         );
         assert_eq!(resolved.reason, REFUSED);
+        assert_eq!((resolved.told, resolved.lost), (0, 1..3));
+    }
+
+    #[test]
+    fn only_a_refusal_is_a_reason() {
+        let mut withheld = Withheld::default();
+        for (request, reply) in [("w1", REFUSED), ("w2", "+OK\r\n"), ("r3", "$1\r\nx\r\n")] {
+            withheld.part(reply.as_bytes());
+            withheld.whole(request.as_bytes(), request.starts_with('w'), false);
+        }
+        let resolved = withheld.resolve(TOO_LATE);
+        assert_eq!(resolved.again, b"r3"[..]);
+        assert_eq!(resolved.reason, "");
+        assert_eq!((resolved.told, resolved.lost), (2, 0..0));
     }
 
     #[test]

@@ -40,3 +40,43 @@ async fn a_read_that_ends_two_connections_in_a_row_is_not_sent_a_third_time() {
     assert!(read.is_err(), "{read:?}");
     assert_eq!(way.broken(), 2);
 }
+
+#[tokio::test]
+async fn no_read_of_a_pipeline_is_sent_a_third_time() {
+    let shard = Shard::redis(1).await;
+    let way = Way::start(shard.addr(0)).await;
+    let proxy = proxy_through(&way, &shard, &Settings::default()).await;
+    let mut reader = client(&proxy).await.with_deadline(SOON);
+    assert!(reader.run("GET whole").await.is_ok());
+
+    let mut pipeline = Vec::new();
+    for _ in 0..5 {
+        put_request(&mut pipeline, &["GET", "answer"]);
+    }
+    reader.send_raw(&pipeline).await.unwrap();
+    // Each of two connections has answered one before it broke.
+    for _ in 0..2 {
+        assert_eq!(reader.reply().await.unwrap(), Value::Null);
+    }
+    let read = reader.reply().await;
+    assert!(read.is_err(), "{read:?}");
+    assert_eq!(way.broken(), 2);
+}
+
+#[tokio::test]
+async fn of_a_read_that_was_lost_nobody_says_that_it_was_not_executed() {
+    let shard = Shard::redis(1).await;
+    let way = Way::start(shard.addr(0)).await;
+    let settings = proxy_settings("workers = 1\nreads_without_master = \"error\"");
+    let proxy = proxy_through(&way, &shard, &settings).await;
+    let mut reader = client(&proxy).await.with_deadline(SOON);
+    assert!(reader.run("GET whole").await.is_ok());
+
+    way.close().await;
+    let read = reader.run("GET broken").await.unwrap().text();
+    assert!(read.starts_with("TRYAGAIN"), "{read}");
+    assert!(!read.contains("executed"), "{read}");
+    // What was never sent was not.
+    let read = reader.run("GET whole").await.unwrap().text();
+    assert!(read.contains("not executed"), "{read}");
+}

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::support::*;
 
-/// Hangs up on whoever asks for a certain key.
+/// Hangs up on whoever asks for the key `broken`, and on who asks for `answer` behind one reply.
 pub struct Way {
     pub name: String,
     broken: Arc<AtomicUsize>,
@@ -20,7 +20,8 @@ pub struct Way {
 }
 
 impl Way {
-    const KEY: &[u8] = b"\r\n$6\r\nbroken\r\n";
+    const BROKEN: &[u8] = b"\r\n$6\r\nbroken\r\n";
+    const ANSWER: &[u8] = b"*2\r\n$3\r\nGET\r\n$6\r\nanswer\r\n";
 
     pub async fn start(node: String) -> Way {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -73,7 +74,14 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, broken: Arc<AtomicU
             read = client.read(&mut there) => {
                 let Ok(count @ 1..) = read else { return };
                 let sent = &there[..count];
-                if sent.windows(Way::KEY.len()).any(|part| part == Way::KEY) {
+                if sent.windows(Way::BROKEN.len()).any(|part| part == Way::BROKEN) {
+                    broken.fetch_add(1, SeqCst);
+                    return;
+                }
+                if sent.starts_with(Way::ANSWER) {
+                    server.write_all(Way::ANSWER).await.unwrap();
+                    let count = server.read(&mut back).await.unwrap();
+                    client.write_all(&back[..count]).await.unwrap();
                     broken.fetch_add(1, SeqCst);
                     return;
                 }

@@ -1,5 +1,6 @@
 //! A master that refuses to be one: what it did not execute is asked once more, of the next.
-//! So is what only reads when the connection to the server breaks before its reply.
+//! So is what only reads when the connection to the server breaks before its reply: once, each of
+//! them. One that is lost a second time ends its client's connection, as the server's would have been.
 //!
 //! The session takes back what was refused and everything behind it, tells the control path that
 //! somebody should look, and waits until there is another master, or a short while: the same one may
@@ -39,6 +40,14 @@ impl Refused {
 }
 
 impl Session {
+    /// What can be said for certain of the request in front, which nobody has answered.
+    pub(super) fn unanswered_text(&self) -> &'static str {
+        match self.lost.contains(&self.outbox.answered()) {
+            true => "its connection to a server broke before its reply",
+            false => "it was not executed",
+        }
+    }
+
     /// Since when the request in front has been refused.
     pub(in crate::client) fn refused_since(&self) -> Option<Instant> {
         let refused = self.refused.as_ref()?;
@@ -64,17 +73,22 @@ impl Session {
         let resolved = withheld.resolve(TOO_LATE);
         if !resolved.replies.is_empty() {
             self.outbox.push(&resolved.replies);
+        }
+        for _ in 0..resolved.told {
             self.outbox.answered_one();
         }
         if resolved.again.is_empty() {
             return Ok(());
         }
         if is_lost {
-            let answered = Some(self.outbox.answered());
-            // What ends two connections in a row may be what ends servers.
-            if withheld.is_part_mute() || std::mem::replace(&mut self.lost, answered) == answered {
+            let answered = self.outbox.answered();
+            let place = |at: usize| answered + at as u64;
+            let lost = place(resolved.lost.start)..place(resolved.lost.end);
+            // What ends two connections may be what ends servers: nothing is asked a third time.
+            if withheld.is_part_mute() || lost.start < self.lost.end {
                 return Err(Closed::UpstreamLost);
             }
+            self.lost = lost;
             self.seat.doubt.raise();
         }
         if resolved.mute && self.reply_mode == ReplyMode::On {

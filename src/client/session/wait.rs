@@ -25,7 +25,6 @@ use crate::upstream::connection::DialError;
 
 /// Between two attempts to reach a master that refuses connections.
 pub(super) const REDIAL_PAUSE: Duration = Duration::from_millis(20);
-const NO_MASTER: &str = "TRYAGAIN pointsman: there is no master now; the command was not executed";
 
 /// How a wait at the gate ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,10 +175,16 @@ impl Session {
     pub(in crate::client) fn budget_spent_text(&self) -> String {
         let why = self.refused.as_ref().map(Refused::reason);
         format!(
-            "TRYAGAIN pointsman: no master took this command within {} ms{}; it was not executed",
+            "TRYAGAIN pointsman: no master took this command within {} ms{}; {}",
             self.seat.limits.hold_budget.as_millis(),
-            why.unwrap_or_default()
+            why.unwrap_or_default(),
+            self.unanswered_text()
         )
+    }
+
+    fn no_master_text(&self) -> String {
+        let fate = self.unanswered_text();
+        format!("TRYAGAIN pointsman: there is no master now; {fate}")
     }
 
     /// Waits until writes are admitted and there is a master, at most the hold budget.
@@ -308,7 +313,7 @@ impl Session {
                 let waited = self.wait_for_master(since + budget, Gate::is_open);
                 if waited.await? == Waited::BudgetSpent {
                     let text = match budget.is_zero() {
-                        true => NO_MASTER.to_owned(),
+                        true => self.no_master_text(),
                         false => self.budget_spent_text(),
                     };
                     return self.refuse_front(&text).await;
@@ -368,7 +373,8 @@ impl Session {
         }
         if since.elapsed() >= budget {
             return Some(format!(
-                "TRYAGAIN pointsman: {error}; the command was not executed"
+                "TRYAGAIN pointsman: {error}; {}",
+                self.unanswered_text()
             ));
         }
         sleep(REDIAL_PAUSE).await;
