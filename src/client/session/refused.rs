@@ -27,12 +27,15 @@ pub(in crate::client) struct Refused {
     since: Instant,
     /// Requests that had been answered then. Once there are more, this one is among them.
     answered: u64,
-    /// The server's words.
+    /// The server's words; empty when it stood behind what was refused.
     line: Bytes,
 }
 
 impl Refused {
     pub(super) fn reason(&self) -> String {
+        if self.line.is_empty() {
+            return String::new();
+        }
         let line = String::from_utf8_lossy(&self.line);
         let line = line.trim_end().trim_start_matches('-');
         format!(", the server said {line:?}")
@@ -166,5 +169,25 @@ impl Session {
             Waited::BudgetSpent if Instant::now() < deadline => Waited::Open,
             waited => waited,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_said_nothing_is_not_quoted() {
+        let reason = |line: &'static str| {
+            let (since, line) = (Instant::now(), line.into());
+            let refused = Refused {
+                since,
+                answered: 0,
+                line,
+            };
+            refused.reason()
+        };
+        assert_eq!(reason(""), "");
+        assert_eq!(reason("-LOADING x\r\n"), ", the server said \"LOADING x\"");
     }
 }
