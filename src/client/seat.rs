@@ -228,6 +228,11 @@ impl Seat {
         self.route.borrow_mut().load().habits.lets_go
     }
 
+    /// Whether the master's messages are pushes in RESP3.
+    pub fn master_pushes_messages(&self) -> bool {
+        self.route.borrow_mut().load().habits.pushes_messages
+    }
+
     /// Whether a script that only reads is known to one thread of the master alone.
     pub fn reads_scripts_alone(&self) -> bool {
         self.route.borrow_mut().load().habits.reads_scripts_alone

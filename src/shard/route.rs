@@ -34,6 +34,8 @@ pub struct Habits {
     pub lets_go: bool,
     /// What `EVAL_RO` brings is known to one of the node's threads, not to the node.
     pub reads_scripts_alone: bool,
+    /// Messages are pushes in RESP3.
+    pub pushes_messages: bool,
 }
 
 impl Default for Habits {
@@ -43,6 +45,7 @@ impl Default for Habits {
             lanes: 1,
             lets_go: true,
             reads_scripts_alone: false,
+            pushes_messages: true,
         }
     }
 }

@@ -214,8 +214,11 @@ async fn a_transaction_that_subscribes_is_queued_again_on_the_next_master() {
 
 #[tokio::test]
 async fn messages_of_kvrocks_arrive_once_and_in_order_through_switchovers() {
-    if let Some(shard) = Shard::kvrocks(1).await {
-        // One that does not speak RESP3 says yes to HELLO 3 all the same, and goes on in RESP2.
+    // One that does not speak RESP3 says yes to HELLO 3 all the same, and goes on in RESP2.
+    for resp3 in ["no", "yes"] {
+        let Some(shard) = Shard::kvrocks_with(1, &["--resp3-enabled", resp3]).await else {
+            return;
+        };
         check_messages(shard, "PUBLISH", &LISTEN, false).await;
     }
 }

@@ -69,12 +69,12 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Whether what the session is subscribed to comes as arrays, as it does in RESP2. A Kvrocks
-    /// that does not speak RESP3 (`resp3-enabled no`) answers `HELLO 3` all the same, and goes on
-    /// in RESP2.
+    /// Whether what the session is subscribed to comes as arrays: in RESP2, and from Kvrocks in RESP3 too,
+    /// which pushes confirmations only (and agrees to `HELLO 3` where it is not to speak RESP3).
     fn may_be_told_in_arrays(&self) -> bool {
-        (self.link.identity.resp == Resp::Resp2 || self.confirms_in_arrays)
-            && (!self.subscriptions.is_empty() || self.keeps == Keeps::Subscriptions)
+        (!self.subscriptions.is_empty() || self.keeps == Keeps::Subscriptions)
+            && (self.link.identity.resp == Resp::Resp2
+                || !self.session.seat.master_pushes_messages())
     }
 
     /// What the frame in front is; `None` until enough of it has arrived.
@@ -168,11 +168,6 @@ impl Relay<'_> {
         if for_client && !(expect.mute && kind == ReplyKind::Error) {
             self.session.outbox.deliver(bytes);
         }
-        let confirms = matches!(
-            expect.what,
-            Awaited::Confirm(..) | Awaited::Again(Again::Subscribed(_))
-        );
-        self.confirms_in_arrays |= confirms && bytes.first() == Some(&b'*');
         if let Awaited::Confirm(_, left) | Awaited::Again(Again::Subscribed(left)) =
             &mut expect.what
             && *left > 1

@@ -140,8 +140,6 @@ struct Relay<'s> {
     links: Rc<NodeLinks>,
     link: Connection,
     link_ended: bool,
-    /// Subscriptions are confirmed as arrays, so messages come as arrays, too.
-    confirms_in_arrays: bool,
     out: BytesMut,
     expects: Expects,
     transaction: Option<Transaction>,
@@ -212,7 +210,6 @@ impl<'s> Relay<'s> {
             epoch,
             links,
             link,
-            confirms_in_arrays: false,
             link_ended: false,
             out: BytesMut::new(),
             expects: Expects::new(gate),

@@ -75,6 +75,7 @@ fn habits_of(engine: Engine) -> Habits {
             lanes: 4,
             lets_go: false,
             reads_scripts_alone: true,
+            pushes_messages: false,
         },
     }
 }
