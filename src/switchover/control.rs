@@ -5,7 +5,7 @@
 //! else made. Everybody else sends an order or reads a snapshot.
 //!
 //! **Invariant:** no write is admitted before an interrupted operation is resolved or exactly one
-//! node says that it is master; and while an operation runs nobody else moves the route.
+//! node says that it is master; and until an operation has reported nobody else moves the route.
 
 mod actor;
 mod alone;

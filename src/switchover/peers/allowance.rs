@@ -5,7 +5,8 @@
 //! of them holds writes for `limit` at most, all together for a fifth of the time in the long run. A
 //! switchover holds for a few milliseconds, so hundreds in a minute are no obstacle to one another.
 //!
-//! What is not granted whole is not granted: a driver that was told yes counts on all of it.
+//! A driver that was told yes counts on all that it asked for, up to the limit: what is left must do for
+//! that, or nothing is granted. (One whose `pause_timeout_ms` is longer than ours gets our limit.)
 
 use std::time::Duration;
 
