@@ -214,6 +214,10 @@ async fn a_stop_undoes_what_runs_and_starts_nothing_more() {
         .switchover("a".to_owned(), to.clone(), false)
         .await
         .unwrap();
+    until("the hold", async || {
+        proxy.shards.operation(&id).unwrap().phase == "hold"
+    })
+    .await;
     proxy.shards.stop().await;
     let report = proxy.shards.wait(id).await.unwrap();
     assert_eq!(report.outcome, Outcome::RolledBack);
