@@ -191,7 +191,7 @@ async fn the_slow_log_names_who_ran_a_command_on_a_connection_of_its_own() {
 #[tokio::test]
 async fn a_monitor_sees_nothing_of_how_connections_were_made() {
     let shard = Shard::redis(1).await;
-    let proxy = shard.proxy().await;
+    let proxy = shard.proxy_with(patient()).await;
     let (mut monitor, mut writing) = (client(&proxy).await, client(&proxy).await);
     for line in ["HELLO 3 SETNAME me", "SELECT 1", "MONITOR"] {
         let reply = monitor.run(line).await.unwrap();
@@ -210,7 +210,8 @@ async fn a_monitor_sees_nothing_of_how_connections_were_made() {
                 break;
             }
         }
-        switchover(&proxy, &shard.addr(round % 2)).await;
+        let report = switchover(&proxy, &shard.addr(round % 2)).await;
+        assert_eq!(report.outcome, "switched", "{report:?}");
         shard.in_sync(&shard.addr(round % 2)).await;
     }
 }
