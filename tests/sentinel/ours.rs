@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use crate::watchers::{NAME, QUORUM, Watchers};
+use crate::watchers::{DOWN_AFTER_MS, NAME, QUORUM, Watchers};
 use crate::writers::{WRITERS, Writers};
 
 /// Sentinel undoes what it was not told of after 29 s (measured).
@@ -14,7 +14,7 @@ async fn check_settings(watchers: &Watchers) {
     for at in 0..watchers.addrs.len() {
         for (name, value) in [
             ("quorum", QUORUM),
-            ("down-after-milliseconds", "500"),
+            ("down-after-milliseconds", DOWN_AFTER_MS),
             ("failover-timeout", "7000"),
             ("parallel-syncs", "3"),
         ] {

@@ -1,7 +1,7 @@
 //! Reads while Sentinel replaces a master that died.
 
 use crate::support::*;
-use crate::watchers::Watchers;
+use crate::watchers::{DOWN_AFTER_MS, Watchers};
 use crate::writers::{WRITERS, Writers};
 
 /// Kills the master under load, in a shard whose reads do `reads` without one. The readers see neither
@@ -19,15 +19,20 @@ async fn check(reads: &str, goes_on: bool) {
     let writers = Writers::start(&proxy).await;
     let readers = Readers::start(&proxy).await;
     let old = shard.addr(0);
+    if goes_on {
+        // The failover waits until the readers have been seen to go on.
+        watchers.down_after("600000").await;
+    }
 
     shard.set.nodes[0].kill();
     if goes_on {
         let acked = writers.acked();
         // A pipeline more may have been on its way.
         readers.more(40).await;
-        let master = status(&proxy).await["master"].clone();
-        assert_eq!(master, old, "the failover was too quick to tell");
+        assert_eq!(status(&proxy).await["master"], old);
+        assert_eq!(watchers.masters().await, vec![old.clone(); 3]);
         assert!(writers.acked() <= acked + WRITERS as u64);
+        watchers.down_after(DOWN_AFTER_MS).await;
     }
 
     wait_until("another master", async || {

@@ -10,6 +10,8 @@ use crate::support::*;
 
 /// What they call the shard.
 pub const NAME: &str = "mymaster";
+/// After what silence they take a node for down, unless a test says otherwise.
+pub const DOWN_AFTER_MS: &str = "500";
 /// Of the three Sentinels, how many must agree.
 pub const QUORUM: &str = "2";
 
@@ -32,7 +34,7 @@ impl Watchers {
             let text = format!(
                 "port {own}\nbind 127.0.0.1\ndir {}\n\
                  sentinel monitor {NAME} {host} {port} {QUORUM}\n\
-                 sentinel down-after-milliseconds {NAME} 500\n\
+                 sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n\
                  sentinel failover-timeout {NAME} 7000\n\
                  sentinel parallel-syncs {NAME} 3\n",
                 workspace.dir().display()
@@ -67,6 +69,15 @@ impl Watchers {
     /// Falls silent with its connections open (`STOP`), or goes on (`CONT`).
     pub fn signal(&self, at: usize, signal: &str) {
         self.started[at].signal(signal).unwrap();
+    }
+
+    /// After what silence they take a node for down.
+    pub async fn down_after(&self, ms: &str) {
+        for at in 0..self.addrs.len() {
+            let order = ["SENTINEL", "SET", NAME, "down-after-milliseconds", ms];
+            let set = self.wire(at).await.call(&order).await.unwrap();
+            assert!(set.ok(), "{set:?}");
+        }
     }
 
     pub fn pid(&self, at: usize) -> u32 {
