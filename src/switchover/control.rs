@@ -103,6 +103,22 @@ impl Desk {
     fn gate(&self) -> MutexGuard<'_, &'static str> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Makes it the operation that runs, or answers with the id of the one that does.
+    fn take_up(&self, operation: &Arc<Operation>) -> Result<(), String> {
+        let mut busy = None;
+        self.running.send_if_modified(|running| match running {
+            Some(other) => {
+                busy = Some(other.id.clone());
+                false
+            }
+            None => {
+                *running = Some(operation.clone());
+                true
+            }
+        });
+        busy.map_or(Ok(()), Err)
+    }
 }
 
 /// One operation, running or over.
@@ -117,6 +133,22 @@ struct Order {
     operation: Arc<Operation>,
     task: Task,
     words: mpsc::Receiver<Word>,
+}
+
+impl Order {
+    fn new(id: String, shard: &str, from: &str, to: &str, task: Task) -> Order {
+        let progress = Arc::new(Progress::new(&id, shard, from, to));
+        let (words, heard) = mpsc::channel(1);
+        Order {
+            operation: Arc::new(Operation {
+                id,
+                progress,
+                words,
+            }),
+            task,
+            words: heard,
+        }
+    }
 }
 
 impl<G: Gates, R: Routes> Shards<G, R> {
@@ -261,37 +293,12 @@ impl<G: Gates, R: Routes> Shards<G, R> {
             .into();
         let to: NodeName = to.into();
         let id = operation_id();
-        let progress = Arc::new(Progress::new(&id, &shard.seat.site.shard, &from, &to));
-        let (words, heard) = mpsc::channel(1);
-        let operation = Arc::new(Operation {
-            id: id.clone(),
-            progress,
-            words,
-        });
-        let mut busy = None;
-        shard
-            .desk
-            .running
-            .send_if_modified(|running| match running {
-                Some(other) => {
-                    busy = Some(other.id.clone());
-                    false
-                }
-                None => {
-                    *running = Some(operation.clone());
-                    true
-                }
-            });
-        if let Some(id) = busy {
+        let name = &shard.seat.site.shard;
+        let order = Order::new(id.clone(), name, &from, &to, task(from.clone(), to.clone()));
+        if let Err(id) = shard.desk.take_up(&order.operation) {
             return Err(StartError::Busy { id });
         }
-        let task = task(from, to);
-        self.shared.history.remember(operation.clone());
-        let order = Order {
-            operation,
-            task,
-            words: heard,
-        };
+        self.shared.history.remember(order.operation.clone());
         if shard.orders.try_send(order).is_err() {
             shard.desk.running.send_replace(None);
             return Err(StartError::ShuttingDown);

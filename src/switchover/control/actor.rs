@@ -15,7 +15,7 @@ use super::peer::{self, Kept, Led, Others};
 use super::successor::is_out_of_reach;
 use super::{Desk, Operation, Order};
 use crate::shard::doubt::Look;
-use crate::switchover::exec::measure::{Going, Progress};
+use crate::switchover::exec::measure::Going;
 use crate::switchover::exec::{Exec, Gates, Opening, Routes, Site, Task, Word};
 use crate::switchover::plan::Reason;
 use crate::topology::node::NodeName;
@@ -61,19 +61,10 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let begin = journal.unfinished()?.clone();
-        let progress = Progress::new(&begin.operation, &begin.shard, &begin.from, &begin.to);
-        let (words, heard) = mpsc::channel(1);
-        let id = begin.operation.clone();
-        let operation = Arc::new(Operation {
-            id,
-            progress: Arc::new(progress),
-            words,
-        });
-        Some(Order {
-            operation,
-            task: Task::Recover(Box::new(begin)),
-            words: heard,
-        })
+        let (id, shard) = (begin.operation.clone(), begin.shard.clone());
+        let (from, to) = (begin.from.clone(), begin.to.clone());
+        let task = Task::Recover(Box::new(begin));
+        Some(Order::new(id, &shard, &from, &to, task))
     }
 
     /// Works until the last client has left; an operation that runs when the proxy is told to stop is

@@ -5,17 +5,15 @@
 //! behind it the old master is waited for, and fenced when it comes back as one.
 
 use std::net::{IpAddr, UdpSocket};
-use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Order;
 use super::actor::Actor;
 use super::evidence::Known;
 use super::id::operation_id;
 use super::successor::{Successor, successor};
-use super::{Operation, Order};
-use crate::switchover::exec::measure::{Progress, unix_ms};
+use crate::switchover::exec::measure::unix_ms;
 use crate::switchover::exec::{Gates, Routes, Task};
 use crate::switchover::journal::Begin;
 use crate::switchover::orders::SinkAddress;
@@ -45,35 +43,20 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let begin = self.begin(&id, &found)?;
         // The next try, should this one fail, is not made before as much time has gone by.
         self.down = None;
-        let progress = Progress::new(&id, &begin.shard, &begin.from, &begin.to);
-        let (words, heard) = mpsc::channel(1);
-        let operation = Arc::new(Operation {
-            id,
-            progress: Arc::new(progress),
-            words,
-        });
-        let taken = self.desk.running.send_if_modified(|running| {
-            let free = running.is_none();
-            if free {
-                *running = Some(operation.clone());
-            }
-            free
-        });
-        if !taken {
+        let (from, to) = (begin.from.clone(), begin.to.clone());
+        let task = Task::TakeOver(Box::new(begin));
+        let order = Order::new(id, &self.site.shard, &from, &to, task);
+        if self.desk.take_up(&order.operation).is_err() {
             // An order came in the same instant; it will find out who is there.
             return None;
         }
-        self.history.remember(operation.clone());
-        tracing::warn!(shard = %self.site.shard, operation = operation.id, from = begin.from,
-            to = begin.to, missing = found.missing,
+        self.history.remember(order.operation.clone());
+        tracing::warn!(shard = %self.site.shard, operation = order.operation.id, from, to,
+            missing = found.missing,
             "the master is out of reach; a replica takes its place. What had not been replicated is \
              lost: at least as much as is missing, in units of offset");
         self.shut().await;
-        Some(Order {
-            operation,
-            task: Task::TakeOver(Box::new(begin)),
-            words: heard,
-        })
+        Some(order)
     }
 
     /// What preflight would have found, from what the nodes were last seen to be.

@@ -12,8 +12,9 @@ use crate::switchover::exec::measure::unix_ms;
 /// `20261122T064455Z-3f2a90b1c4d5e6f7`.
 pub fn operation_id() -> String {
     // The standard library keys each hasher with the operating system's randomness.
-    let drawn = RandomState::new().hash_one(unix_ms());
-    format!("{}-{drawn:016x}", utc(unix_ms() / 1000))
+    let ms = unix_ms();
+    let drawn = RandomState::new().hash_one(ms);
+    format!("{}-{drawn:016x}", utc(ms / 1000))
 }
 
 /// `YYYYMMDDTHHMMSSZ` of seconds since 1970, by the civil calendar's 400-year cycle.
