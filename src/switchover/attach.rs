@@ -172,6 +172,13 @@ pub fn judge_resyncs(full_before: u64, full_after: u64, seen: &[Attachment]) -> 
         .collect()
 }
 
+/// Whether a node has no key in any database: there is nothing in it that could be lost.
+pub async fn is_empty(node: &mut Connection, within: Duration) -> Result<bool, NodeError> {
+    let value = node.call(&["INFO", "keyspace"], within).await?;
+    let text = value.text().filter(|_| value.error().is_none());
+    Ok(text.is_some_and(|text| !text.lines().any(|line| line.starts_with("db"))))
+}
+
 /// How many of the newest batches are compared.
 const TAIL: u64 = 16;
 

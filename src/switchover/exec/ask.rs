@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::resp::reply::{Info, Value};
+use crate::switchover::attach::is_empty;
 use crate::switchover::claim::Claim;
-use crate::switchover::exec::follow::is_empty;
 use crate::switchover::exec::measure::unix_ms;
 use crate::switchover::orders::{Change, Orders, SinkAddress, refused};
 use crate::switchover::plan::{Event, Node, Seen, Settle};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::resp::reply::{Info, Value};
-use crate::switchover::attach::{Attachment, Tail, await_link, compare_tails};
+use crate::switchover::attach::{Attachment, Tail, await_link, compare_tails, is_empty};
 use crate::switchover::exec::ask::{Desk, Done, replication};
 use crate::switchover::orders::{Change, refused};
 use crate::switchover::plan::{Attach, Event, Node, Seen, Settle};
@@ -300,13 +300,6 @@ impl Desk {
             ),
         }
     }
-}
-
-/// Whether a node has no key in any database: there is nothing in it that could be lost.
-pub async fn is_empty(node: &mut Connection, within: Duration) -> Result<bool, NodeError> {
-    let value = node.call(&["INFO", "keyspace"], within).await?;
-    let text = value.text().filter(|_| value.error().is_none());
-    Ok(text.is_some_and(|text| !text.lines().any(|line| line.starts_with("db"))))
 }
 
 /// Waits for the links of all followers at once; the names come back with what was seen.
