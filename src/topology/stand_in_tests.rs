@@ -1,8 +1,6 @@
 use std::time::Duration;
 
 use super::*;
-use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::{Mode, SyncCounters};
 use crate::topology::identity::Identity;
 
 /// What a node says of itself; `None`: it is silent.
@@ -67,23 +65,15 @@ fn snapshot(nodes: &[Says], now: Instant) -> Snapshot {
             .told
             .clone()
             .map(|(role, offset, run_id, loading)| NodeFacts {
-                node: name.clone(),
-                engine: Engine::Redis,
-                version: Version(7, 0, 0),
                 life: Life {
                     run_id: Some(run_id.to_owned()),
                     ..Life::default()
                 },
-                mode: Mode::Standalone,
-                role,
                 offset: Some(offset),
                 history: node.histories[0].map(str::to_owned),
                 history_before: node.histories[1].map(str::to_owned),
-                history_before_end: None,
-                attached: Vec::new(),
                 loading,
-                backlog_bytes: None,
-                syncs: SyncCounters::default(),
+                ..NodeFacts::example(name.clone(), role)
             });
         Observed {
             identity: Identity::unresolved(name),

@@ -55,23 +55,29 @@ async fn write(proxy: &Proxy, key: &str) {
     assert!(set.ok(), "{set:?}");
 }
 
+/// The proxies switch by turns; clients of all read nothing old and miss no message.
+async fn check_by_turns(shard: &Shard, proxies: &[&Proxy], kinds: Kinds, targets: &[usize]) {
+    all_listen(shard, proxies.len() as i64).await;
+    let crowd = Crowd::start_across(proxies, kinds).await;
+    for (&to, driver) in targets.iter().zip(proxies.iter().cycle()) {
+        let report = switchover(driver, &shard.addr(to)).await;
+        assert_together(&report, proxies.len() - 1);
+        for proxy in proxies {
+            followed(proxy, &shard.addr(to)).await;
+        }
+        crowd.go_on().await;
+        shard.in_sync(&shard.addr(to)).await;
+    }
+    crowd.finish(&shard.addr(0)).await;
+}
+
 #[tokio::test]
 async fn through_another_proxy_nothing_old_is_read_and_no_message_is_missed() {
     let shard = Shard::redis(2).await;
     let one = shard.proxy_with(patient()).await;
     let other = Other::of(&shard, patient()).await;
-    all_listen(&shard, 2).await;
-    let crowd = Crowd::start_across(&[&one, &other.proxy], Kinds::All).await;
-    for (round, to) in [1, 2, 0, 2, 1, 0].into_iter().enumerate() {
-        let driver = [&one, &other.proxy][round % 2];
-        let report = switchover(driver, &shard.addr(to)).await;
-        assert_together(&report, 1);
-        followed(&one, &shard.addr(to)).await;
-        followed(&other.proxy, &shard.addr(to)).await;
-        crowd.go_on().await;
-        shard.in_sync(&shard.addr(to)).await;
-    }
-    crowd.finish(&shard.addr(0)).await;
+    let proxies = [&one, &other.proxy];
+    check_by_turns(&shard, &proxies, Kinds::All, &[1, 2, 0, 2, 1, 0]).await;
 }
 
 #[tokio::test]
@@ -83,18 +89,7 @@ async fn nor_through_one_of_three() {
         Other::of(&shard, patient()).await,
     ];
     let proxies = [&one, &others[0].proxy, &others[1].proxy];
-    all_listen(&shard, 3).await;
-    let crowd = Crowd::start_across(&proxies, Kinds::Plain).await;
-    for (round, to) in [1, 2, 0].into_iter().enumerate() {
-        let report = switchover(proxies[round], &shard.addr(to)).await;
-        assert_together(&report, 2);
-        for proxy in proxies {
-            followed(proxy, &shard.addr(to)).await;
-        }
-        crowd.go_on().await;
-        shard.in_sync(&shard.addr(to)).await;
-    }
-    crowd.finish(&shard.addr(0)).await;
+    check_by_turns(&shard, &proxies, Kinds::Plain, &[1, 2, 0]).await;
 }
 
 #[tokio::test]
@@ -104,18 +99,7 @@ async fn nor_on_kvrocks() {
     };
     let one = shard.proxy_with(patient()).await;
     let other = Other::of(&shard, patient()).await;
-    all_listen(&shard, 2).await;
-    let crowd = Crowd::start_across(&[&one, &other.proxy], Kinds::Plain).await;
-    for (round, to) in [1, 0].into_iter().enumerate() {
-        let driver = [&one, &other.proxy][round % 2];
-        let report = switchover(driver, &shard.addr(to)).await;
-        assert_together(&report, 1);
-        followed(&one, &shard.addr(to)).await;
-        followed(&other.proxy, &shard.addr(to)).await;
-        crowd.go_on().await;
-        shard.in_sync(&shard.addr(to)).await;
-    }
-    crowd.finish(&shard.addr(0)).await;
+    check_by_turns(&shard, &[&one, &other.proxy], Kinds::Plain, &[1, 0]).await;
 }
 
 #[tokio::test]
