@@ -137,5 +137,6 @@ pub(super) fn before_crash(begin: &Begin) -> Known {
         history: None,
         offset: Some(begin.target_offset),
         replicas: begin.others.iter().chain([&begin.to]).map(held).collect(),
+        heard_at: None,
     }
 }

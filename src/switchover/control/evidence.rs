@@ -3,7 +3,8 @@
 //! **Invariants:** the master that we have is kept as long as it says that it is one, whatever others
 //! say. Another one is followed on positive evidence only: it says that it is master, alone, and it
 //! holds the history that clients have written to: it was seen following our master, has lost nothing
-//! since, and goes on from the same history where nodes tell it (Redis). An empty node that has just
+//! since, and goes on from the same history where nodes tell it (Redis); or it tells that it left that
+//! history where our master was seen last. An empty node that has just
 //! been started never wins. Without a known history (a proxy that has just been started) whoever is
 //! master alone is believed, and two are none.
 //!
@@ -27,6 +28,8 @@ pub(super) struct Known {
     pub offset: Option<u64>,
     /// Its replicas, and how far each was.
     pub replicas: Vec<(NodeName, u64)>,
+    /// When it said so.
+    pub heard_at: Option<Instant>,
 }
 
 impl Known {
@@ -38,7 +41,8 @@ impl Known {
         }
     }
 
-    /// Brings it up to date with what a master that is kept, and its replicas, say.
+    /// Brings it up to date with what a master that is kept, and its replicas, say. Who follows it no
+    /// more is forgotten when the master has spoken since: before that it may be what has replaced it.
     pub fn learn(&mut self, snapshot: &Snapshot, now: Instant) {
         let Some(master) = self.master.clone() else {
             return;
@@ -48,10 +52,18 @@ impl Known {
         };
         self.history.clone_from(&facts.history);
         self.offset = facts.offset;
+        let heard_at = snapshot.node(&master).and_then(|node| node.seen_at);
+        let has_spoken = heard_at > self.heard_at;
+        self.heard_at = heard_at;
         let replicas = following(snapshot, &master, now);
-        if !replicas.is_empty() {
-            self.replicas = replicas;
+        if replicas.is_empty() {
+            return;
         }
+        let stays = |(name, _): &(NodeName, u64)| {
+            !has_spoken && !replicas.iter().any(|(replica, _)| replica == name)
+        };
+        self.replicas.retain(stays);
+        self.replicas.extend(replicas);
     }
 
     /// How much of what the master was seen to have is missing in the history of a node that has
@@ -78,6 +90,13 @@ impl Known {
         same && !behind && !facts.loading
     }
 
+    /// Whether a node, having been promoted, says that it had everything that the master was seen to
+    /// have.
+    fn is_complete_in(&self, facts: &NodeFacts) -> bool {
+        let went_on = self.history.is_some() && self.history == facts.history_before;
+        went_on && facts.history_before_end.is_some() && self.missing_in(facts) == Some(0)
+    }
+
     /// Whether `node` has the history that clients have written to.
     fn is_held_by(&self, node: &NodeName, facts: &NodeFacts) -> bool {
         let goes_on = match (&self.history, &facts.history) {
@@ -93,7 +112,7 @@ impl Known {
                 .map(|(_, offset)| *offset),
         };
         let has_it = matches!((seen, facts.offset), (Some(seen), Some(has)) if has >= seen);
-        goes_on && has_it && !facts.loading
+        goes_on && (has_it || self.is_complete_in(facts)) && !facts.loading
     }
 }
 

@@ -59,6 +59,55 @@ fn a_silent_master_is_left_for_a_replica_that_lost_nothing() {
     assert_eq!(check(&promoted(89), true), Verdict::Keep, "one below it");
 }
 
+/// What is decided about `later` by one who has also seen `between`, in which the master had spoken
+/// `again` or was silent already.
+fn check_between(between: &[(&str, Says<'_>)], again: bool, later: &Snapshot) -> Verdict {
+    let before = [
+        ("a:1", (MASTER, 100, "h", "0")),
+        ("b:1", (follows("a", Link::Up), 90, "h", "0")),
+        ("c:1", (follows("a", Link::Up), 90, "h", "0")),
+    ];
+    let at = Instant::now();
+    let soon = at + std::time::Duration::from_millis(100);
+    let mut known = Known::master("a:1");
+    known.learn(&snapshot(&before, at), at);
+    let mut between = snapshot(between, soon);
+    if !again {
+        between.nodes[0].seen_at = Some(at);
+    }
+    known.learn(&between, soon);
+    verdict(later, &known, true, soon)
+}
+
+#[test]
+fn what_was_promoted_while_the_master_was_silent_already_is_still_what_followed_it() {
+    let between = [
+        ("a:1", (MASTER, 100, "h", "0")),
+        ("b:1", (MASTER, 90, "i", "h")),
+        ("c:1", (follows("a", Link::Down), 90, "h", "0")),
+    ];
+    let later = [("a:1", SILENT), ("b:1", (MASTER, 90, "i", "h"))];
+    let later = snapshot(&later, Instant::now());
+    assert_eq!(check_between(&between, false, &later), follow("b:1"));
+    // It lived beside the other, and clients may have written to it.
+    assert_eq!(check_between(&between, true, &later), Verdict::Keep);
+}
+
+#[test]
+fn what_was_promoted_beside_the_master_is_followed_when_it_has_what_the_master_had() {
+    let between = [
+        ("a:1", (MASTER, 100, "h", "0")),
+        ("b:1", (MASTER, 100, "i", "h")),
+        ("c:1", (follows("a", Link::Down), 90, "h", "0")),
+    ];
+    for (end, expected) in [(100, follow("b:1")), (99, Verdict::Keep)] {
+        let later = [("a:1", SILENT), ("b:1", (MASTER, 500, "i", "h"))];
+        let mut later = snapshot(&later, Instant::now());
+        later.nodes[1].facts.as_mut().unwrap().history_before_end = Some(end);
+        assert_eq!(check_between(&between, true, &later), expected, "{end}");
+    }
+}
+
 #[test]
 fn an_empty_node_that_was_restarted_never_wins() {
     let demoted = ("a:1", (follows("sink", Link::Down), 100, "h", "0"));
