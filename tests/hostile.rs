@@ -249,6 +249,44 @@ async fn a_transaction_fails_that_would_have_too_much_remembered() {
     }
 }
 
+/// Its write stands behind replies that it does not take, on a connection of its own.
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_keep_the_shard_from_being_drained() {
+    const READS: usize = 40;
+    let value = "x".repeat(1 << 20);
+    let shard = Shard::redis(1).await;
+    let limits = "workers = 1\nbulk_bytes_max = 4194304\noutput_buffer_bytes_max = 67108864";
+    let settings = Settings {
+        proxy: limits.into(),
+        ..patient()
+    };
+    let proxy = shard.proxy_with(settings).await;
+    let mut wire = client(&proxy).await.with_deadline(SOON);
+    assert!(wire.call(&["SET", "large", &value]).await.unwrap().ok());
+    assert!(wire.run("WATCH other").await.unwrap().ok());
+    let mut pipeline = Vec::new();
+    for _ in 0..READS {
+        put_request(&mut pipeline, &["GET", "large"]);
+    }
+    put_request(&mut pipeline, &["INCR", "count"]);
+    wire.send_raw(&pipeline).await.unwrap();
+    wait_until("its write has been executed", async || {
+        let count = shard.wire(0).await.run("GET count").await.unwrap();
+        count == Value::bulk("1")
+    })
+    .await;
+
+    shard.in_sync(&shard.addr(0)).await;
+    let report = switchover(&proxy, &shard.addr(1)).await;
+
+    assert_eq!(report.outcome, "switched", "{report:?}");
+    for _ in 0..READS {
+        assert_eq!(wire.reply().await.unwrap().text(), value);
+    }
+    assert_eq!(wire.reply().await.unwrap(), Value::Int(1));
+    assert_eq!(wire.run("INCR count").await.unwrap(), Value::Int(2));
+}
+
 /// How many of `wanted` connections this process may hold, with some left for itself.
 fn connections_at_most(wanted: usize) -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();

@@ -25,6 +25,10 @@ use crate::upstream::trial;
 
 /// What a server that is full says to a new connection, before it closes it.
 const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached";
+/// How long a node that the route has left may send nothing while it owes replies. It is generous: a
+/// replica that throws away a large dataset answers nobody meanwhile, and says at the end what it did
+/// not execute.
+pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long the answer to "does the node want a password?" counts.
 const PROOF_COUNTS: Duration = Duration::from_secs(1);
 
@@ -166,7 +170,7 @@ impl NodeLinks {
         }
         let (lane, task) = Lane::new(connection);
         if self.retired.get() {
-            lane.retire();
+            lane.retire(SILENCE_MAX);
         }
         let node = self.node.to_string();
         let (lost, identity, ended) = (self.lost.clone(), identity.clone(), Rc::clone(&lane));
@@ -175,6 +179,7 @@ impl NodeLinks {
             match task.run().await {
                 Cut::Closed => tracing::debug!(node, "lane closed"),
                 Cut::OutOfStep => tracing::error!(node, "lane cut: a reply that nobody awaits"),
+                Cut::Silent => tracing::warn!(node, "lane given up: replies that do not come"),
             }
             if !ended.is_retired() && identity.user().is_some() {
                 // Where too many are told of at once, their sessions learn it with their next command.
@@ -290,7 +295,7 @@ impl NodeLinks {
 fn close(slots: impl Iterator<Item = LaneSlot>) {
     for slot in slots {
         if let Some(LaneAnswer::Open(lane)) = slot.get() {
-            lane.retire();
+            lane.retire(SILENCE_MAX);
         }
     }
 }

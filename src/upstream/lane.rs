@@ -8,7 +8,8 @@
 //! **Invariants:** a lane carries only complete requests that give exactly one reply each and
 //! leave the connection as it was. A reply without a waiter, a push, or bytes that are no RESP cut
 //! the lane: from then on nobody could say whose reply is whose. A write whose lane was cut before its
-//! reply is never sent again; reads are given back to their session. From the first refusal on (an error that proves that a
+//! reply is never sent again; reads are given back to their session. A lane that nobody will use again
+//! waits for the replies that it owes only as long as some come. From the first refusal on (an error that proves that a
 //! request was not executed) a session's replies are given to the session, each with its request,
 //! instead of to its client.
 //!
@@ -16,27 +17,22 @@
 //! A large reply delays its neighbours on the lane for as long as the server takes to send it;
 //! it is taken off into the session's own buffer, so a slow client delays nobody.
 
+mod task;
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-
-use bytes::{Buf, BytesMut};
-use tokio_util::io::poll_read_buf;
+use std::time::Duration;
 
 use super::connection::Connection;
 use super::on_way::OnWay;
-use crate::resp::refusal::{self, Verdict};
-use crate::resp::scan::{Reply, ReplyScanner};
-use crate::transport::{ReadHalf, WriteHalf};
+use crate::transport::WriteHalf;
+pub use task::LaneTask;
 
-/// Room made before each read from the server.
-const READ_BYTES: usize = 64 * 1024;
-/// The same in the middle of a large value: fewer and larger reads, each passed on in one write.
-const LARGE_READ_BYTES: usize = 512 * 1024;
 /// Requests without a reply; above this the lane takes no more. Enough to keep any server busy.
 const ON_WAY_BYTES_MAX: usize = 4 << 20;
 
@@ -90,6 +86,8 @@ pub enum Cut {
     Closed,
     /// A reply that nobody waits for, a push, or no RESP at all.
     OutOfStep,
+    /// Nobody uses it any more, and the node has owed replies for too long.
+    Silent,
 }
 
 /// A shared connection. Sessions hold it by `Rc`; its task ends when the connection does.
@@ -100,21 +98,12 @@ pub struct Lane<S> {
     waiters: RefCell<VecDeque<Waiter<S>>>,
     owed: Cell<usize>,
     cut: Cell<Option<Cut>>,
-    retired: Cell<bool>,
+    /// For how long it may be silent while it owes replies, once nobody uses it any more.
+    retired: Cell<Option<Duration>>,
     task: RefCell<Option<Waker>>,
     task_woken: Cell<bool>,
     /// Sessions that wait for room, or for the lane to end.
     room: RefCell<Vec<Waker>>,
-}
-
-/// The receiving side of a lane; [`LaneTask::run`] drives both sides.
-#[derive(Debug)]
-pub struct LaneTask<S> {
-    lane: Rc<Lane<S>>,
-    read: ReadHalf,
-    input: BytesMut,
-    scanner: ReplyScanner,
-    touched: Vec<Rc<S>>,
 }
 
 impl<S: ReplySink> Lane<S> {
@@ -126,18 +115,12 @@ impl<S: ReplySink> Lane<S> {
             waiters: RefCell::default(),
             owed: Cell::new(0),
             cut: Cell::new(None),
-            retired: Cell::new(false),
+            retired: Cell::new(None),
             task: RefCell::default(),
             task_woken: Cell::new(false),
             room: RefCell::default(),
         });
-        let task = LaneTask {
-            lane: Rc::clone(&lane),
-            read: connection.read,
-            input: connection.input,
-            scanner: connection.scanner,
-            touched: Vec::new(),
-        };
+        let task = LaneTask::new(&lane, connection.read, connection.input, connection.scanner);
         (lane, task)
     }
 
@@ -194,12 +177,13 @@ impl<S: ReplySink> Lane<S> {
     }
 
     pub fn is_retired(&self) -> bool {
-        self.retired.get()
+        self.retired.get().is_some()
     }
 
-    /// Nobody will use this lane again: it closes as soon as it owes no reply.
-    pub fn retire(&self) {
-        self.retired.set(true);
+    /// Nobody will use this lane again: it closes as soon as it owes no reply, or has been silent for
+    /// so long.
+    pub fn retire(&self, silence_max: Duration) {
+        self.retired.set(Some(silence_max));
         if let Some(task) = self.task.borrow().as_ref() {
             task.wake_by_ref();
         }
@@ -217,7 +201,7 @@ impl<S: ReplySink> Lane<S> {
         let on_way = std::mem::take(&mut *self.on_way.borrow_mut());
         let mut at = 0;
         for waiter in waiters {
-            let is_whole = !std::mem::take(&mut begun) && why == Cut::Closed;
+            let is_whole = !std::mem::take(&mut begun) && why != Cut::OutOfStep;
             let unanswered = on_way.behind(at, waiter.bytes, waiter.answered);
             at += waiter.bytes;
             match unanswered.filter(|_| is_whole && !waiter.write) {
@@ -254,130 +238,6 @@ impl<S: ReplySink> Lane<S> {
             self.wake_room();
         }
         Ok(())
-    }
-}
-
-impl<S: ReplySink> LaneTask<S> {
-    /// Writes requests and deals out replies until the connection ends; says why it did.
-    pub async fn run(mut self) -> Cut {
-        let why = poll_fn(|context| self.poll(context)).await;
-        self.flush_touched();
-        self.lane.end(why, self.scanner.mid_reply());
-        why
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
-        self.remember_task(context);
-        if let Some(why) = self.lane.cut.get() {
-            return Poll::Ready(why);
-        }
-        if let Poll::Ready(Err(_)) = self.lane.poll_flush(context) {
-            return Poll::Ready(Cut::Closed);
-        }
-        loop {
-            if self.lane.retired.get() && self.lane.owed.get() == 0 {
-                return Poll::Ready(Cut::Closed);
-            }
-            self.make_room();
-            match poll_read_buf(Pin::new(&mut self.read), context, &mut self.input) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Cut::Closed),
-                Poll::Ready(Ok(_)) => {
-                    let dealt = self.deal();
-                    self.flush_touched();
-                    if let Err(why) = dealt {
-                        return Poll::Ready(why);
-                    }
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    fn make_room(&mut self) {
-        if self.scanner.body_left() > READ_BYTES as u64 {
-            self.input.reserve(LARGE_READ_BYTES);
-            return;
-        }
-        if self.input.is_empty() && self.input.capacity() >= LARGE_READ_BYTES / 2 {
-            self.input = BytesMut::new();
-        }
-        self.input.reserve(READ_BYTES);
-    }
-
-    fn remember_task(&self, context: &Context<'_>) {
-        self.lane.task_woken.set(false);
-        let mut task = self.lane.task.borrow_mut();
-        if !task
-            .as_ref()
-            .is_some_and(|known| known.will_wake(context.waker()))
-        {
-            *task = Some(context.waker().clone());
-        }
-    }
-
-    /// Deals out every reply, and the beginning of one, that has been read.
-    fn deal(&mut self) -> Result<(), Cut> {
-        let mut waiters = self.lane.waiters.borrow_mut();
-        let (mut at, mut answered) = (0, 0);
-        loop {
-            let rest = self.input.get(at..).unwrap_or_default();
-            if rest.is_empty() {
-                break;
-            }
-            let begins = !self.scanner.mid_reply();
-            if begins && rest.first() == Some(&b'-') {
-                match refusal::judge(rest) {
-                    Verdict::Incomplete => break,
-                    Verdict::Refused(_) => answered = self.lane.withhold(&mut waiters, answered)?,
-                    Verdict::Other => {}
-                }
-            }
-            let push = begins && rest.first() == Some(&b'>');
-            let (len, complete) = match self.scanner.scan(rest) {
-                Ok(_) if push => return Err(Cut::OutOfStep),
-                Err(_) => return Err(Cut::OutOfStep),
-                Ok(Reply::Complete { len, .. }) => (len, true),
-                Ok(Reply::Partial { len }) => (len, false),
-            };
-            let Some(waiter) = waiters.front_mut() else {
-                return Err(Cut::OutOfStep);
-            };
-            let part = rest.get(..len).unwrap_or_default();
-            if waiter.destination == Destination::Session {
-                waiter.sink.withhold(part);
-                if complete {
-                    answered = self.lane.take_out(waiter, answered)?;
-                }
-            } else {
-                waiter.answered += usize::from(complete);
-                if !waiter.mute {
-                    waiter.sink.deliver(part);
-                    if waiter.sink.mark_touched() {
-                        self.touched.push(Rc::clone(&waiter.sink));
-                    }
-                }
-            }
-            at += len;
-            if !complete {
-                break;
-            }
-            waiter.sink.replied(waiter.write);
-            self.lane.owed.set(self.lane.owed.get().saturating_sub(1));
-            waiter.owed -= 1;
-            if waiter.owed == 0 {
-                answered += waiter.bytes;
-                waiters.pop_front();
-            }
-        }
-        drop(waiters);
-        self.input.advance(at);
-        self.lane.answered(answered)
-    }
-
-    fn flush_touched(&mut self) {
-        for sink in self.touched.drain(..) {
-            sink.flush();
-        }
     }
 }
 

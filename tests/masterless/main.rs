@@ -5,6 +5,7 @@
 mod support;
 
 mod elsewhere;
+mod frozen;
 mod lost;
 mod way;
 #[path = "../sentinel/writers.rs"]

@@ -223,6 +223,11 @@ impl Expects {
         self.queue.iter().any(|expect| !expect.is_own())
     }
 
+    /// Whether one of them is a write that has not been answered.
+    pub(super) fn any_write(&self) -> bool {
+        self.queue.iter().any(|expect| expect.write)
+    }
+
     /// Whether the client's last request under way is about its data: only such ones are refused
     /// for the node's role, and nothing about the session is sent behind them.
     pub(super) fn is_last_about_data(&self) -> bool {

@@ -3,10 +3,11 @@
 use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
+use super::super::links::SILENCE_MAX;
 use super::super::session::LANE_REQUEST_BYTES_MAX;
 use super::super::state::{Closed, Transaction};
 use super::upload::Upload;
-use super::{Awaited, Expect, Feed, Keeps, OLD_REPLY_WAIT, OUT_BYTES_MAX, Relay, keeps_after};
+use super::{Awaited, Expect, Feed, Keeps, OUT_BYTES_MAX, Relay, keeps_after};
 use crate::resp::command::policy::Ruled;
 use crate::resp::command::{Local, Path, Pin, Verdict};
 use crate::resp::scan::{Form, Request, RequestScanner};
@@ -109,7 +110,7 @@ impl Relay<'_> {
         // A connection that has ended is silent.
         self.expects
             .retain(|expect| !matches!(expect.what, Awaited::Silence));
-        if self.expects.iter().any(|expect| expect.write) {
+        if self.expects.any_write() {
             return Err(Closed::AmbiguousWrite);
         }
         if self.expects.is_empty() {
@@ -135,7 +136,7 @@ impl Relay<'_> {
         }
         if !self.expects.is_empty() || !self.out.is_empty() {
             self.reply_due
-                .get_or_insert_with(|| Instant::now() + OLD_REPLY_WAIT);
+                .get_or_insert_with(|| Instant::now() + SILENCE_MAX);
             return Ok(Feed::Wait);
         }
         if self.blocked.is_some() {

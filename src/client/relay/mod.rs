@@ -76,7 +76,7 @@ use super::state::{Blocked, Closed, Transaction};
 use super::withheld::Withheld;
 use crate::resp::command::{Local, Path, Pin};
 use crate::resp::scan::{Form, Request};
-use crate::shard::gate::{GateWatch, Receiver};
+use crate::shard::gate::{GateState, GateWatch, Receiver};
 use crate::upstream::connection::{Connection, poll_write_all};
 pub(super) use effects::Effects;
 pub(super) use tracking::Tracking;
@@ -85,9 +85,6 @@ pub(super) use tracking::Tracking;
 const OUT_BYTES_MAX: usize = 256 * 1024;
 /// Room made before each read from the server.
 const READ_BYTES: usize = 64 * 1024;
-/// How long the old master may take to answer what it was sent before the route left it.
-const OLD_REPLY_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// Why the connection cannot be given back yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keeps {
@@ -378,7 +375,12 @@ impl<'s> Relay<'s> {
 
     async fn deadline_passed(&mut self) -> Result<(), Closed> {
         if self.reply_due.is_some() {
-            return Err(Closed::NotCarried);
+            if self.is_reopening() || !self.session.outbox.is_crowded() {
+                return Err(self.unanswered());
+            }
+            // It is the client that takes nothing.
+            self.reply_due = None;
+            return Ok(());
         }
         self.held_since = None;
         if !self.expects.is_empty() || self.upload.is_some() {
@@ -389,6 +391,14 @@ impl<'s> Relay<'s> {
             return self.refuse_in_transaction(&text);
         }
         self.session.refuse_front(&text).await
+    }
+
+    /// How a session ends whose server does not answer.
+    fn unanswered(&self) -> Closed {
+        match self.expects.any_write() {
+            true => Closed::AmbiguousWrite,
+            false => Closed::NotCarried,
+        }
     }
 
     /// A command that was held too long fails its transaction; `EXEC` itself ends it.
@@ -425,7 +435,8 @@ impl<'s> Relay<'s> {
             let _ = session.outbox.poll_flushed(context);
         }
         let taken = session.outbox.poll_room(context).is_ready();
-        let gate_open = session.seat.gate.is_open() && session.seat.has_master();
+        let gate = session.seat.gate.state();
+        let gate_open = gate == GateState::Open && session.seat.has_master();
         let moved = session.seat.epoch() != self.epoch && self.reply_due.is_none();
         let stops = session.seat.is_stopping() && self.may_stop() || self.is_called_back();
         if (*feed == Feed::Backlog && taken) || (*feed == Feed::Hold && gate_open) || moved || stops
@@ -438,12 +449,18 @@ impl<'s> Relay<'s> {
             _ => {}
         }
         let mut woken = Poll::Pending;
-        if taken && !self.link_ended {
+        // Who takes no replies does not keep others waiting for its write.
+        let drains = gate == GateState::Holding && self.expects.any_write();
+        if (taken || drains) && !self.link_ended {
             self.link.input.reserve(READ_BYTES);
             let input = &mut self.link.input;
             match poll_read_buf(std::pin::Pin::new(&mut self.link.read), context, input) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Woken::LinkEnded),
-                Poll::Ready(Ok(_)) => woken = Poll::Ready(Woken::Events),
+                Poll::Ready(Ok(_)) => {
+                    // A node that the route has left may take its time as long as something comes.
+                    self.reply_due = self.reply_due.filter(|_| self.is_reopening());
+                    woken = Poll::Ready(Woken::Events);
+                }
                 Poll::Pending => {}
             }
         }
