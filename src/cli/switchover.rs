@@ -148,7 +148,9 @@ pub fn print(report: &Report) -> anyhow::Result<()> {
         ))?;
     }
     if let Some(proxies) = &report.proxies {
-        print_proxies(proxies, report.outcome.is_switched())?;
+        for line in proxies_lines(proxies, report.outcome.is_switched()) {
+            output::line(format!("  {line}"))?;
+        }
     }
     for sentinel in &report.sentinels_untold {
         output::line(format!(
@@ -160,23 +162,33 @@ pub fn print(report: &Report) -> anyhow::Result<()> {
 }
 
 /// What the other proxies did; nothing when there is none.
-fn print_proxies(proxies: &Proxies, switched: bool) -> anyhow::Result<()> {
+fn proxies_lines(proxies: &Proxies, switched: bool) -> Vec<String> {
+    let mut lines = Vec::new();
     if let Some(fault) = &proxies.fault {
-        output::line(format!("  other proxies were NOT TOLD: {fault}"))?;
-    }
-    if proxies.others == 0 {
-        return Ok(());
+        lines.push(format!("other proxies were NOT TOLD: {fault}"));
     }
     let (others, held, routed) = (proxies.others, proxies.held.len(), proxies.routed.len());
-    output::line(match switched {
-        true => format!("  other proxies: {others}, of which {held} held and {routed} followed"),
-        false => format!("  other proxies: {others}, of which {held} held"),
-    })?;
-    if proxies.silent_in_hold() > 0 {
-        let silent = proxies.silent_in_hold();
-        output::line(format!("  {silent} other proxies were SILENT"))?;
+    if others > 0 {
+        lines.push(match switched {
+            true => format!("other proxies: {others}, of which {held} held and {routed} followed"),
+            false => format!("other proxies: {others}, of which {held} held"),
+        });
     }
-    Ok(())
+    let named = proxies.silent.len() as u64;
+    if proxies.silent_in_hold() > named {
+        let silent = proxies.silent_in_hold() - named;
+        lines.push(format!("{silent} other proxies were SILENT"));
+    }
+    lines.extend(proxies.silent.iter().map(|one| format!("{one} was SILENT")));
+    let late = proxies.late.iter();
+    lines.extend(late.map(|one| format!("{one} was LATE to follow")));
+    if proxies.strangers > 0 {
+        let strangers = proxies.strangers;
+        lines.push(format!(
+            "{strangers} that are no proxies listen to their channel: keep them off it (ACL)"
+        ));
+    }
+    lines
 }
 
 /// Whether a text can be a node; whether it is one of this shard, the proxy says.
@@ -184,5 +196,44 @@ fn node(text: &str) -> Result<String, String> {
     match Address::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(fault) => Err(fault.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::switchover::report::OtherProxy;
+
+    fn proxy(id: &str) -> OtherProxy {
+        OtherProxy {
+            id: id.to_owned(),
+            addr: format!("{id}:1"),
+        }
+    }
+
+    #[test]
+    fn who_is_silent_or_late_is_named_and_the_rest_counted() {
+        let alone = Proxies::default();
+        assert!(proxies_lines(&alone, true).is_empty());
+        let some = Proxies {
+            others: 4,
+            held: vec!["b".to_owned(), "c".to_owned()],
+            routed: vec!["b".to_owned()],
+            silent: vec![proxy("a")],
+            late: vec![proxy("c")],
+            strangers: 2,
+            fault: None,
+        };
+        let told = proxies_lines(&some, true);
+        assert_eq!(
+            told,
+            [
+                "other proxies: 4, of which 2 held and 1 followed",
+                "1 other proxies were SILENT",
+                "proxy a at a:1 was SILENT",
+                "proxy c at c:1 was LATE to follow",
+                "2 that are no proxies listen to their channel: keep them off it (ACL)",
+            ]
+        );
     }
 }

@@ -38,6 +38,7 @@ use crate::switchover::exec::measure::{Going, Measured, Progress};
 pub use crate::switchover::exec::site::{Gates, HoldStats, Opening, Routes, Site};
 use crate::switchover::journal::Begin;
 use crate::switchover::orders::{Orders, SinkAddress};
+use crate::switchover::peers::Census;
 use crate::switchover::plan::{
     self, Alarm, Effect, Event, Facts, Master, Node, OldNow, Reason, Record, Silence, State, Terms,
     Timer, Verdict,
@@ -87,7 +88,7 @@ type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 enum Side {
     Preflight(Result<Box<Passed>, Vec<String>>),
     Recorded(Record, Result<(), String>),
-    Warmed(Result<(), String>),
+    Warmed(Result<Option<Census>, String>),
     /// With the number of the hold: one that was taken back says nothing any more.
     Drained(u64, Result<(), String>),
     Repointed(Box<Followers>),
@@ -148,7 +149,9 @@ pub struct Exec<G, R> {
     preparing: Option<AbortHandle>,
     hold: Option<Hold>,
     holds: u64,
-    /// The others are being asked.
+    /// The other proxies, as they were before the hold.
+    census: Option<Census>,
+    /// They are being asked.
     asking: Option<AbortHandle>,
     gate: Opening,
     master: Master,
@@ -228,6 +231,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             preparing: None,
             hold: None,
             holds: 0,
+            census: None,
             asking: None,
             gate: if begun.is_some() {
                 Opening::Shut
@@ -367,7 +371,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 self.note([words]);
                 Some(Event::RecordFailed(record))
             }
-            Side::Warmed(Ok(())) => Some(Event::Warmed),
+            Side::Warmed(Ok(census)) => {
+                self.census = census;
+                Some(Event::Warmed)
+            }
             Side::Warmed(Err(words)) => {
                 self.note([words]);
                 Some(Event::WarmFailed)

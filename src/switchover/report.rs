@@ -63,14 +63,43 @@ pub struct Proxies {
     pub held: Vec<String>,
     /// Those that read from the new master before the first write went on.
     pub routed: Vec<String>,
+    /// Those that did not hold, as far as the old master's list names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<OtherProxy>,
+    /// Those that held, and did not read from the new master in time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<OtherProxy>,
+    /// Listeners that are no proxies, and were not waited for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub strangers: usize,
     /// Why they could not be counted or told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// One of them, so that it can be found.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct OtherProxy {
+    /// Its process id, and a word that it drew when it started; its log says it, too.
+    pub id: String,
+    /// Where it listens from, as the old master sees it.
+    pub addr: String,
+}
+
+impl fmt::Display for OtherProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "proxy {} at {}", self.id, self.addr)
+    }
+}
+
 impl Proxies {
     pub fn silent_in_hold(&self) -> u64 {
-        self.others.saturating_sub(self.held.len()) as u64
+        let counted = self.others.saturating_sub(self.held.len());
+        counted.max(self.silent.len()) as u64
     }
 
     pub fn silent_in_route(&self) -> u64 {

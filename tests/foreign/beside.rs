@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::by_hand::followed;
 use crate::crowd::{Crowd, Kinds};
+use crate::listeners::listener_of;
 use crate::support::*;
 use crate::two_proxies::Other;
 
@@ -15,7 +16,7 @@ async fn publish(shard: &Shard, node: usize, text: &str) -> Value {
 }
 
 /// How many proxies listen on a node.
-async fn listening(shard: &Shard, node: usize) -> i64 {
+pub async fn listening(shard: &Shard, node: usize) -> i64 {
     let channel = format!("__pointsman__:{SHARD}");
     let mut wire = shard.wire(node).await;
     let told = wire.call(&["PUBSUB", "NUMSUB", &channel]).await.unwrap();
@@ -25,7 +26,7 @@ async fn listening(shard: &Shard, node: usize) -> i64 {
     }
 }
 
-async fn all_listen(shard: &Shard, proxies: i64) {
+pub async fn all_listen(shard: &Shard, proxies: i64) {
     for node in 0..shard.addrs().len() {
         wait_until("every proxy listens on every node", async || {
             listening(shard, node).await == proxies
@@ -35,7 +36,7 @@ async fn all_listen(shard: &Shard, proxies: i64) {
 }
 
 /// Everybody held, and nobody was late.
-fn assert_together(report: &Report, others: usize) {
+pub fn assert_together(report: &Report, others: usize) {
     assert_eq!(report.outcome, "switched", "{report:?}");
     let proxies = &report.proxies;
     let counts = (proxies.others, proxies.held.len(), proxies.routed.len());
@@ -44,7 +45,7 @@ fn assert_together(report: &Report, others: usize) {
 }
 
 /// Long enough for a busy machine, but for the wait for another proxy.
-fn short_wait(more: &str) -> Settings {
+pub fn short_wait(more: &str) -> Settings {
     let times = "sync_timeout_ms = 10000\npause_timeout_ms = 10000\ndrain_timeout_ms = 1000";
     switchover_settings(&format!("{times}\n{more}"))
 }
@@ -155,12 +156,19 @@ async fn a_switchover_beside_a_frozen_proxy_is_undone() {
     let one = shard.proxy_with(short_wait("")).await;
     let other = Other::of(&shard, short_wait("")).await;
     all_listen(&shard, 2).await;
+    let known = listener_of(&shard, 0, &other.proxy).await;
     let clients = Clients::start(&shard, &one).await;
     other.proxy.signal("STOP").unwrap();
     let report = switchover(&one, &shard.addr(1)).await;
     assert_eq!(report.outcome, "rolled_back", "{report:?}");
     assert!(report.reasons[0].contains("another proxy"), "{report:?}");
     assert_eq!((report.proxies.others, report.proxies.held.len()), (1, 0));
+    assert_eq!(report.proxies.silent, [known]);
+    let told = report
+        .reasons
+        .iter()
+        .any(|why| why.contains(&report.proxies.silent[0].id));
+    assert!(told, "{report:?}");
     clients.go_on().await;
     other.proxy.signal("CONT").unwrap();
     wait_until("it is of use again", async || {
@@ -179,11 +187,13 @@ async fn a_frozen_proxy_is_only_reported_where_that_was_asked_for() {
     let one = shard.proxy_with(settings()).await;
     let other = Other::of(&shard, settings()).await;
     all_listen(&shard, 2).await;
+    let known = listener_of(&shard, 0, &other.proxy).await;
     let clients = Clients::start(&shard, &one).await;
     other.proxy.signal("STOP").unwrap();
     let report = switchover(&one, &shard.addr(1)).await;
     assert_eq!(report.outcome, "switched", "{report:?}");
     assert_eq!((report.proxies.others, report.proxies.held.len()), (1, 0));
+    assert_eq!(report.proxies.silent, [known]);
     clients.go_on().await;
     other.proxy.signal("CONT").unwrap();
     followed(&other.proxy, &shard.addr(1)).await;

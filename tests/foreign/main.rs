@@ -8,4 +8,5 @@ mod support;
 mod beside;
 mod by_hand;
 mod crowd;
+mod listeners;
 mod two_proxies;

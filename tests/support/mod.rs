@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use pointsman::cli::demo::admin::{Admin, Answer, Report};
+pub use pointsman::cli::demo::admin::{Admin, Answer, OtherProxy, Report};
 pub use pointsman::cli::demo::proxy::{Proxy, SHARD, Settings};
 pub use pointsman::cli::demo::servers::{
     Engine, EngineChoice, Node, NodeSet, Role, field, find_master, follow, in_sync, role,

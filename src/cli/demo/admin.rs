@@ -47,7 +47,17 @@ pub struct Proxies {
     pub others: usize,
     pub held: Vec<String>,
     pub routed: Vec<String>,
+    pub silent: Vec<OtherProxy>,
+    pub late: Vec<OtherProxy>,
+    pub strangers: usize,
     pub fault: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct OtherProxy {
+    pub id: String,
+    pub addr: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

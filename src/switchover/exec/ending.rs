@@ -33,6 +33,12 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             }
         }
         let outcome = verdict.outcome;
+        let proxies = self.proxies(outcome);
+        if verdict.reasons.contains(&Reason::ProxySilent) {
+            let silent = proxies.iter().flat_map(|proxies| &proxies.silent);
+            let silent: Vec<_> = silent.map(|one| format!("{one} did not hold")).collect();
+            self.note(silent);
+        }
         let mut reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
         if !outcome.is_switched() && !reasons.is_empty() {
             reasons.append(&mut self.words);
@@ -45,7 +51,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         };
         let mut report = self.measured.report(outcome, reasons);
         report.writes_not_carried = verdict.not_carried;
-        report.proxies = self.proxies();
+        report.proxies = proxies;
         report.replicas = replicas;
         if outcome.is_switched() {
             let untold = self.telling.untold().iter().map(ToString::to_string);
@@ -152,6 +158,20 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             .writes_not_carried
             .increment(report.writes_not_carried);
         if let Some(proxies) = &report.proxies {
+            for one in &proxies.silent {
+                tracing::warn!(
+                    shard = report.shard,
+                    operation = report.id,
+                    "{one} did not hold"
+                );
+            }
+            for one in &proxies.late {
+                tracing::warn!(
+                    shard = report.shard,
+                    operation = report.id,
+                    "{one} was late to follow"
+                );
+            }
             metrics.proxies_silent("hold", proxies.silent_in_hold());
             if report.outcome.is_switched() {
                 metrics.proxies_silent("route", proxies.silent_in_route());

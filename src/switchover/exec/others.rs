@@ -3,16 +3,30 @@
 use super::*;
 use crate::switchover::report::Proxies;
 
-/// Before the hold: can the others be told at all? Where their silence is only reported, so is this.
-pub(super) async fn ready<G, R>(site: &Site<G, R>, old: &str) -> Result<(), String> {
+/// Before the hold: who are the others, and can they be told at all? Where their silence is only
+/// reported, so is this.
+pub(super) async fn ready<G, R>(
+    site: &Site<G, R>,
+    operation: &str,
+    old: &str,
+) -> Result<Option<Census>, String> {
     let Some(peers) = &site.peers else {
-        return Ok(());
+        return Ok(None);
     };
-    let ready = peers.ready(old, site.connect_timeout).await;
-    match silence(&site.switchover()) {
-        Silence::Abort => ready,
-        Silence::Report => Ok(()),
+    if let Err(why) = peers.ready(old, site.connect_timeout).await {
+        return match silence(&site.switchover()) {
+            Silence::Abort => Err(why),
+            Silence::Report => Ok(None),
+        };
     }
+    let census = peers.census(old).await;
+    let strangers = census.as_ref().map_or(0, |census| census.strangers);
+    if strangers > 0 {
+        tracing::warn!(shard = %site.shard, operation, node = old, strangers,
+            channel = peers.channel(), "connections that are no proxies listen to the channel of the \
+            proxies: keep them off it (ACL SETUSER <user> resetchannels &<what it needs>)");
+    }
+    Ok(census)
 }
 
 impl<G: Gates, R: Routes> Exec<G, R> {
@@ -23,7 +37,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         };
         let (operation, old, target) = (self.id.clone(), self.from.clone(), self.to.clone());
         let length = self.site.switchover().pause_timeout;
-        peers.open(&operation);
+        peers.open(&operation, self.census.clone());
         let asking = self.side.spawn(async move {
             let held = peers.hold(&operation, &old, &target, length).await;
             Side::Peers(match held {
@@ -62,13 +76,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
     }
 
     /// Who there was, and who did what was asked.
-    pub(super) fn proxies(&self) -> Option<Proxies> {
+    pub(super) fn proxies(&self, outcome: Outcome) -> Option<Proxies> {
         let roll = self.site.peers.as_ref()?.roll_of(&self.id)?;
-        Some(Proxies {
-            others: roll.others,
-            held: roll.held.into_iter().collect(),
-            routed: roll.routed.into_iter().collect(),
-            fault: roll.fault,
-        })
+        Some(roll.told(outcome))
     }
 }

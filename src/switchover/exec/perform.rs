@@ -310,10 +310,11 @@ impl<G: Gates, R: Routes> Exec<G, R> {
 
     fn warm(&mut self) {
         let (site, from, to) = (self.site.clone(), self.from.clone(), self.to.clone());
+        let operation = self.id.clone();
         let preparing = self.side.spawn(async move {
             let (lanes, others) = tokio::join!(
                 site.gates.prepare(&to, site.connect_timeout),
-                others::ready(&site, &from),
+                others::ready(&site, &operation, &from),
             );
             Side::Warmed(lanes.and(others))
         });

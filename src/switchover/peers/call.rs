@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::census::Census;
 use super::channel::{Peers, Say};
 use super::message::{Saying, Step};
 use crate::resp::reply::{RoleReply, Value};
+use crate::switchover::report::{OtherProxy, Outcome, Proxies};
 use crate::topology::node::words;
 
 /// How long the driver waits until the others read from the new master, with every write held. They
@@ -13,14 +17,16 @@ use crate::topology::node::words;
 /// a lost message, as in every release.
 pub const ROUTE_WITHIN: Duration = Duration::from_millis(300);
 /// Acknowledgements that are counted.
-const PEERS_MAX: usize = 256;
+pub(super) const PEERS_MAX: usize = 256;
 
 /// The others in one operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roll {
     operation: String,
     stage: Stage,
-    /// How many others listen on the old master.
+    /// Who listened on the old master shortly before; `None` where it does not say.
+    pub census: Option<Census>,
+    /// How many others listen there.
     pub others: usize,
     /// Those that hold, and have nothing under way.
     pub held: BTreeSet<String>,
@@ -40,6 +46,34 @@ enum Stage {
     Over,
 }
 
+impl Roll {
+    /// Counted, and everybody by name: one that leaves meanwhile and one that comes are not the same.
+    fn is_held(&self) -> bool {
+        let mut named = self.census.iter().flat_map(|census| census.others.keys());
+        self.held.len() >= self.others && named.all(|id| self.held.contains(id))
+    }
+
+    /// What is reported of an operation that ended so.
+    pub fn told(self, outcome: Outcome) -> Proxies {
+        let census = self.census.unwrap_or_default();
+        // Who was not asked to hold is not silent.
+        let named = census.others.into_iter().filter(|_| self.others > 0);
+        let named = named.map(|(id, addr)| OtherProxy { id, addr });
+        let (held, silent): (Vec<_>, Vec<_>) = named.partition(|one| self.held.contains(&one.id));
+        // Nobody was told to follow before there was a new master.
+        let late = |one: &OtherProxy| outcome.is_switched() && !self.routed.contains(&one.id);
+        Proxies {
+            others: self.others,
+            silent,
+            late: held.into_iter().filter(late).collect(),
+            strangers: census.strangers,
+            held: self.held.into_iter().collect(),
+            routed: self.routed.into_iter().collect(),
+            fault: self.fault,
+        }
+    }
+}
+
 impl Peers {
     pub(super) fn acknowledged(&self, operation: &str, proxy: &str, step: Step) {
         self.roll.send_if_modified(|roll| {
@@ -54,11 +88,12 @@ impl Peers {
         });
     }
 
-    /// An operation of ours begins: who answers it is counted from now on.
-    pub fn open(&self, operation: &str) {
+    /// An operation of ours begins to hold: who answers it is counted from now on.
+    pub fn open(&self, operation: &str, census: Option<Census>) {
         self.roll.send_replace(Roll {
             operation: operation.to_owned(),
             stage: Stage::Counting,
+            census,
             ..Roll::default()
         });
     }
@@ -88,7 +123,7 @@ impl Peers {
         let others = counted?;
         let mut roll = self.roll.subscribe();
         // The sender lives as long as `self`.
-        let _ = roll.wait_for(|roll| roll.held.len() >= others).await;
+        let _ = roll.wait_for(Roll::is_held).await;
         Ok(others)
     }
 
@@ -101,16 +136,15 @@ impl Peers {
     ) -> Result<usize, String> {
         let silent = || format!("{old} did not say how many proxies listen there");
         let at = self.place_of(old).ok_or_else(silent)?;
-        let count = words(&["PUBSUB", "NUMSUB", &self.channel]);
-        let alone = self.ask(at, vec![count.clone()]).await.ok_or_else(silent)?;
-        if listening(alone.first())? <= 1 {
+        let alone = self.ask(at, vec![self.count()]).await;
+        if self.others_of(listening(alone.ok_or_else(silent)?.first())?) == 0 {
             return Ok(0);
         }
         let target = target.to_owned();
         let hold = self.publication(operation, Saying::Hold { length, target });
         let (answer, answered) = tokio::sync::oneshot::channel();
         let say = Say {
-            commands: vec![hold, count],
+            commands: vec![hold, self.count()],
             answer: Some(answer),
         };
         // Under the lock: nothing is said of an operation behind its release.
@@ -129,9 +163,22 @@ impl Peers {
         if let Some(refused) = answers.first().and_then(Value::error) {
             return Err(format!("{old} refused PUBLISH: {refused}"));
         }
-        let others = listening(answers.get(1))?.saturating_sub(1);
+        let others = self.others_of(listening(answers.get(1))?);
         self.roll.send_modify(|roll| roll.others = others);
         Ok(others)
+    }
+
+    /// How many proxies are to be waited for when so many listen.
+    fn others_of(&self, listening: usize) -> usize {
+        match &self.roll.borrow().census {
+            Some(census) => census.expected(listening),
+            None => listening.saturating_sub(1),
+        }
+    }
+
+    /// The question how many listen on a node.
+    pub(super) fn count(&self) -> Vec<Bytes> {
+        words(&["PUBSUB", "NUMSUB", &self.channel])
     }
 
     /// Tells the others who is master. Returns when all that hold read there, or time is over.
@@ -175,7 +222,7 @@ impl Peers {
 }
 
 /// How many listen, by the answer to `PUBSUB NUMSUB` of one channel.
-fn listening(answer: Option<&Value>) -> Result<usize, String> {
+pub(super) fn listening(answer: Option<&Value>) -> Result<usize, String> {
     let told = |value: &Value| match value.items()? {
         [_, count] => usize::try_from(count.number()?).ok(),
         _ => None,
@@ -184,4 +231,58 @@ fn listening(answer: Option<&Value>) -> Result<usize, String> {
         let words = answer.and_then(Value::error).unwrap_or("no number");
         format!("how many proxies listen is not known: {words}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three others, of which these have answered.
+    fn roll(held: &[&str], routed: &[&str]) -> Roll {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        let others = ["a", "b", "c"].map(|id| (id.to_owned(), format!("{id}:1")));
+        let census = Census {
+            others: others.into(),
+            ..Census::default()
+        };
+        Roll {
+            census: Some(census),
+            others: 3,
+            held: ids(held),
+            routed: ids(routed),
+            ..Roll::default()
+        }
+    }
+
+    #[test]
+    fn everybody_who_was_named_is_waited_for_whoever_else_answers() {
+        assert!(!roll(&["a", "b"], &[]).is_held());
+        assert!(!roll(&["a", "b", "d"], &[]).is_held());
+        assert!(roll(&["a", "b", "c"], &[]).is_held());
+        let joined = Roll {
+            others: 4,
+            ..roll(&["a", "b", "c"], &[])
+        };
+        assert!(!joined.is_held());
+    }
+
+    #[test]
+    fn who_did_not_hold_is_silent_and_who_did_not_follow_is_late() {
+        let ids = |some: &[OtherProxy]| some.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+        let told = roll(&["a", "b"], &["a"]).told(Outcome::Switched);
+        assert_eq!(
+            (ids(&told.silent), ids(&told.late)),
+            (vec!["c".to_owned()], vec!["b".to_owned()])
+        );
+        let undone = roll(&["a", "b"], &[]).told(Outcome::RolledBack);
+        assert_eq!(
+            (ids(&undone.silent), ids(&undone.late)),
+            (vec!["c".to_owned()], vec![])
+        );
+        let unasked = Roll {
+            others: 0,
+            ..roll(&[], &[])
+        };
+        assert_eq!(unasked.told(Outcome::RolledBack).silent, []);
+    }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Roll;
+use super::census::{LISTENER, SPEAKER, close_older};
 use super::message::{Message, Saying};
 use crate::resp::reply::Value;
 use crate::topology::node::{Connection, Credentials, NodeError, NodeName, Subscription, words};
@@ -47,6 +48,13 @@ pub(super) struct Say {
 enum State {
     Down(String),
     Up,
+}
+
+/// Whether a node may have connections of ours that it has not missed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    First,
+    Again,
 }
 
 struct Link {
@@ -105,6 +113,11 @@ impl Peers {
         }))
     }
 
+    /// Where they talk.
+    pub fn channel(&self) -> &str {
+        &self.channel
+    }
+
     /// The ends that were made with it; `None` the second time.
     pub fn links(&self) -> Option<Links> {
         let mut unstarted = self
@@ -112,11 +125,6 @@ impl Peers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         unstarted.take()
-    }
-
-    /// What the connections call themselves in `CLIENT LIST`.
-    fn name(&self) -> String {
-        format!("pointsman-peer-{}", self.id)
     }
 
     /// Keeps every link until it is cancelled; what is heard goes to `Links::heard`.
@@ -137,6 +145,11 @@ impl Peers {
                 }
             });
         }
+        tracing::info!(
+            channel = self.channel,
+            id = self.id,
+            "this is the proxy's id to others"
+        );
         links.heard
     }
 
@@ -151,12 +164,15 @@ impl Peers {
         let Some(link) = self.links.get(at) else {
             return;
         };
-        let mut pause = RETRY_FIRST;
+        let (mut pause, mut attempt) = (RETRY_FIRST, Attempt::First);
         loop {
-            let Err(error) = self.keep(at, &mut outbox, &credentials, within).await;
+            let Err(error) = self
+                .keep(at, &mut outbox, &credentials, within, attempt)
+                .await;
             if link.state.send_replace(State::Down(error.to_string())) == State::Up {
                 pause = RETRY_FIRST;
             }
+            attempt = Attempt::Again;
             tracing::debug!(node = %link.node, %error, "the channel of the proxies is down there");
             let again = Instant::now() + pause;
             pause = (pause * 2).min(RETRY_MAX);
@@ -174,14 +190,23 @@ impl Peers {
         outbox: &mut mpsc::Receiver<Say>,
         credentials: &Credentials,
         within: Duration,
+        attempt: Attempt,
     ) -> Result<Infallible, NodeError> {
         let Some(link) = self.links.get(at) else {
             return std::future::pending().await;
         };
-        let name = self.name();
-        let mut speaker = Connection::open(&link.node, credentials, &name, within).await?;
-        let listener = Connection::open(&link.node, credentials, &name, within).await?;
+        let [speaks, listens] = [SPEAKER, LISTENER].map(|kind| format!("{kind}{}", self.id));
+        let mut speaker = Connection::open(&link.node, credentials, &speaks, within).await?;
+        let listener = Connection::open(&link.node, credentials, &listens, within).await?;
+        if !listener.is_traceable() {
+            tracing::warn!(node = %link.node, "other proxies do not know this one by name, and may \
+                not wait for it: permit its user CLIENT SETNAME there");
+        }
+        let own = listener.client_id().and_then(|id| u64::try_from(id).ok());
         let mut listener = Subscription::open(listener, &self.channel, within).await?;
+        if let (Attempt::Again, Some(own)) = (attempt, own) {
+            close_older(&mut speaker, &listens, own, within).await?;
+        }
         link.state.send_replace(State::Up);
         let mut pinged = false;
         loop {
@@ -300,8 +325,8 @@ impl Peers {
         match &*link.state.borrow() {
             State::Up => Ok(()),
             State::Down(why) => Err(format!(
-                "other proxies cannot be told ({why}): let the proxy's user use the channel {}, or \
-                 set silent_proxies = \"report\"",
+                "other proxies cannot be told ({why}): let the proxy's user use the channel (ACL \
+                 SETUSER <user> &{}), or set silent_proxies = \"report\"",
                 self.channel
             )),
         }

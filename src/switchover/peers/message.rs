@@ -77,9 +77,13 @@ impl Message {
 }
 
 fn id(word: &str) -> Option<String> {
+    is_id(word).then(|| word.to_owned())
+}
+
+/// Whether an operation or a proxy can be called that.
+pub(super) fn is_id(word: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    let good = (1..=WORD_BYTES_MAX).contains(&word.len()) && word.bytes().all(known);
-    good.then(|| word.to_owned())
+    (1..=WORD_BYTES_MAX).contains(&word.len()) && word.bytes().all(known)
 }
 
 fn node(word: &str) -> Option<String> {
