@@ -3,7 +3,7 @@
 //! Sharing is what makes the proxy cheap: many unpipelined clients become one pipelined stream,
 //! so both the proxy and the server make one system call for many requests. Sessions of a
 //! tick append their requests ([`Lane::send`]); the lane's task, woken by the first of them, runs
-//! after them and writes everything at once.
+//! after them and writes everything at once, unless so much comes together that some of it goes ahead.
 //!
 //! **Invariants:** a lane carries only complete requests that give exactly one reply each and
 //! leave the connection as it was. A reply without a waiter, a push, or bytes that are no RESP cut
@@ -35,6 +35,11 @@ pub use task::LaneTask;
 
 /// Requests without a reply; above this the lane takes no more. Enough to keep any server busy.
 const ON_WAY_BYTES_MAX: usize = 4 << 20;
+
+/// So much is sent without waiting for the end of the tick: the server begins while the rest is still
+/// being read from clients. 50 connections with pipelines of 16 get 4 to 6 % more through (medians of 10
+/// to 14 interleaved runs, `redis-benchmark`, 2 cores); without pipelines so much rarely comes together.
+const EARLY_BYTES: usize = 4096;
 
 /// Where a lane delivers replies: a session's outbox.
 pub trait ReplySink {
@@ -129,7 +134,12 @@ impl<S: ReplySink> Lane<S> {
     /// The caller has checked [`Lane::is_open`] in this same tick.
     #[inline]
     pub fn send(&self, requests: &[u8], sink: &Rc<S>, count: usize, write: bool, mute: bool) {
-        self.on_way.borrow_mut().push(requests);
+        let mut on_way = self.on_way.borrow_mut();
+        on_way.push(requests);
+        if on_way.unsent() > EARLY_BYTES {
+            on_way.try_send(&self.write);
+        }
+        drop(on_way);
         self.owed.set(self.owed.get() + count);
         let mut waiters = self.waiters.borrow_mut();
         match waiters.back_mut() {
