@@ -16,6 +16,11 @@
 //! # Trade-offs
 //! A large reply delays its neighbours on the lane for as long as the server takes to send it;
 //! it is taken off into the session's own buffer, so a slow client delays nobody.
+//!
+//! Tried and left out, on two cores: a task that stays awake for about 60 us when one reply is owed, and
+//! behind it, takes 12 us off the latency of a single connection (35 us above a direct one, then 24), and
+//! a third of the throughput of four; handing each session its replies before the next one's are looked
+//! at changes nothing.
 
 mod task;
 #[cfg(test)]
