@@ -5,14 +5,23 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::Stream;
 use crate::config::UpstreamTls;
+
+/// A machine that has vanished closes nothing. After so long without a byte the kernel asks whether it
+/// is still there, four times: a connection to nowhere ends after two minutes.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// How the nodes of a shard are reached: plain, or in TLS. Clones share what is set.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +48,7 @@ impl Dialer {
     pub async fn connect(&self, node: &str) -> io::Result<Stream> {
         let socket = TcpStream::connect(node).await?;
         socket.set_nodelay(true)?;
+        SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE)?;
         let Some(tls) = self.tls.load_full() else {
             return Ok(Stream::Plain(socket));
         };
@@ -89,4 +99,28 @@ fn told(error: &io::Error) -> String {
         _ => "",
     };
     format!("{error}{advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_vanishes_is_found_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = listener.local_addr().unwrap().to_string();
+        let stream = Dialer::default().connect(&node).await.unwrap();
+        let Stream::Plain(socket) = stream else {
+            panic!("no TLS was asked for");
+        };
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(60)
+        );
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
+    }
 }
