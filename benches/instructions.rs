@@ -2,10 +2,10 @@
 //!
 //! The parts (scanner, command table, gate) run here, under valgrind, once with some requests and
 //! once with twice as many: the difference is what the requests cost, without start and end. The
-//! whole proxy is counted the same way while `redis-benchmark` sends through it, instructions of the
-//! program itself, not of the kernel. It also counts what the proxy does meanwhile by the clock,
-//! which is less than a hundredth, and how many requests one wake-up brings depends a little on the
-//! machine: compare to a few per cent.
+//! whole proxy is counted the same way while `redis-benchmark` sends through it, instructions of
+//! the program itself, not of the kernel. It also counts what the proxy does meanwhile by the
+//! clock, which is less than a hundredth, and how many requests one wake-up brings depends a little
+//! on the machine: compare to a few per cent.
 //!
 //! `make bench-instructions`; with a part of a name, only those.
 

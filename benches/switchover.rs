@@ -5,8 +5,8 @@
 //! before the switchover: a phase is a number of round trips, and those depend on the machine.
 //!
 //! Keys are never written twice, so that each write can be looked for at the end; servers are
-//! replaced after a few switchovers, so that memory has a bound. Values of several sizes are run one
-//! after the other, the large ones less often, and drawn on one page.
+//! replaced after a few switchovers, so that memory has a bound. Values of several sizes are run
+//! one after the other, the large ones less often, and drawn on one page.
 //!
 //! **Invariant:** a run in which an acknowledged write is missing, a client saw an error or a
 //! switchover ended otherwise than `switched` fails and is not kept.
@@ -71,7 +71,8 @@ struct Args {
     /// Bytes of each value; several, with commas between them, are run one after the other
     #[arg(long, default_value = "2048", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(48..=1_048_576))]
     value_bytes: Vec<u32>,
-    /// Most bytes of values per second, in MiB: large values are written less often than --rate says
+    /// Most bytes of values per second, in MiB: large values are written less often than --rate
+    /// says
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     mib_per_s_max: u64,
     /// Client connections
@@ -98,8 +99,8 @@ impl Args {
         self.rate.min(bound).max(1)
     }
 
-    /// What the result is kept as: runs that differ in their load do not replace one another. The page
-    /// of several sizes is about no size.
+    /// What the result is kept as: runs that differ in their load do not replace one another. The
+    /// page of several sizes is about no size.
     fn name(&self, value_bytes: Option<u32>) -> String {
         let usual = Args::parse_from(["switchover"]);
         let mut name = "switchover".to_owned();

@@ -209,8 +209,8 @@ pub struct ShardConfig {
     pub upstream_tls: Option<UpstreamTls>,
     /// `None`: no Sentinel watches the shard.
     pub sentinel: Option<SentinelConfig>,
-    /// How long the master must have been out of reach before the proxy promotes a replica by itself;
-    /// `None`: it never does.
+    /// How long the master must have been out of reach before the proxy promotes a replica by
+    /// itself; `None`: it never does.
     pub promote_after: Option<Duration>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** nothing else spells a metric name or installs a recorder or a log subscriber.
 //!
-//! **Invariant:** the data path holds handles and never looks a metric up. Even so a worker does not
-//! touch them per request: it counts in plain cells, which are brought here once a second.
+//! **Invariant:** the data path holds handles and never looks a metric up. Even so a worker does
+//! not touch them per request: it counts in plain cells, which are brought here once a second.
 //!
 //! Trade-off: the metrics of the data path carry the worker as a label. That multiplies the series
 //! by the number of workers and keeps two cores from writing to the same cache line.
@@ -28,8 +28,8 @@ pub mod names {
     pub const SESSIONS_CLOSED: &str = "pointsman_sessions_closed_total";
     /// Gauge `{shard, worker}`: sessions whose write waits at the gate now.
     pub const WRITES_HELD_NOW: &str = "pointsman_writes_held";
-    /// Counter `{shard, worker}`: times that a session's requests were refused by a node that was no
-    /// master any more, and asked again.
+    /// Counter `{shard, worker}`: times that a session's requests were refused by a node that was
+    /// no master any more, and asked again.
     pub const REFUSED: &str = "pointsman_refused_total";
     /// Counter `{shard, worker}`: bytes read from clients.
     pub const BYTES_IN: &str = "pointsman_bytes_in_total";

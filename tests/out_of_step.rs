@@ -1,5 +1,5 @@
-//! A server that breaks the protocol: the shared connection is cut, and nobody is given what belongs
-//! to somebody else. Every value names its key, so a reply that went astray is seen.
+//! A server that breaks the protocol: the shared connection is cut, and nobody is given what
+//! belongs to somebody else. Every value names its key, so a reply that went astray is seen.
 //!
 //! What can be seen at all: bytes that are no reply, a push, an end in the middle, a reply that
 //! nobody waits for. A server that leaves out one reply and goes on, or adds one while others wait,

@@ -186,8 +186,8 @@ async fn the_slow_log_names_who_ran_a_command_on_a_connection_of_its_own() {
     );
 }
 
-/// A monitor's own connection is made before it begins to see, on every master, and the trial of others
-/// is left out.
+/// A monitor's own connection is made before it begins to see, on every master, and the trial of
+/// others is left out.
 #[tokio::test]
 async fn a_monitor_sees_nothing_of_how_connections_were_made() {
     let shard = Shard::redis(1).await;

@@ -62,7 +62,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Writes a result as `benches/results/<date>-<name>.json`; a later one of the same day replaces it.
+/// Writes a result as `benches/results/<date>-<name>.json`; a later one of the same day replaces
+/// it.
 pub fn keep(date: &str, name: &str, result: &impl Serialize) -> anyhow::Result<PathBuf> {
     let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results"));
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -72,7 +73,8 @@ pub fn keep(date: &str, name: &str, result: &impl Serialize) -> anyhow::Result<P
     Ok(file)
 }
 
-/// Writes the page of a result beside it, or, when the result is not kept, where temporary files go.
+/// Writes the page of a result beside it, or, when the result is not kept, where temporary files
+/// go.
 #[allow(dead_code)] // Not every benchmark has one of its own.
 pub fn keep_page(date: &str, name: &str, page: &str, quick: bool) -> anyhow::Result<PathBuf> {
     let dir = match quick {

@@ -1,5 +1,5 @@
-//! `pointsman abort`: undoes a running switchover and returns when that is over. One that has switched
-//! and waits for a node in the background is told to leave what is left to do.
+//! `pointsman abort`: undoes a running switchover and returns when that is over. One that has
+//! switched and waits for a node in the background is told to leave what is left to do.
 
 use std::process::ExitCode;
 

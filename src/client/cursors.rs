@@ -1,13 +1,13 @@
 //! Which node a cursor of `SCAN`, `HSCAN`, `SSCAN` or `ZSCAN` came from.
 //!
-//! A cursor means something to the process that gave it out and to no other: Redis hashes keys with a
-//! seed of its own in each. An iteration that was begun on a former master is therefore finished
+//! A cursor means something to the process that gave it out and to no other: Redis hashes keys with
+//! a seed of its own in each. An iteration that was begun on a former master is therefore finished
 //! there, while that node follows; a cursor of one master given to another would skip elements
 //! without a word. An iteration may be continued on another connection, so this is no state of a
 //! session: every cursor that is given out is remembered for the whole shard.
 //!
-//! **Invariant:** bounded; the cursors that were given out longest ago are forgotten first. One that is
-//! not known goes to the master, as without the proxy.
+//! **Invariant:** bounded; the cursors that were given out longest ago are forgotten first. One
+//! that is not known goes to the master, as without the proxy.
 //!
 //! # Trade-offs
 //! Two masters may give out the same number for iterations of the same thing. The session that

@@ -5,8 +5,8 @@
 //! it agreed to is remembered.
 //!
 //! **Invariant:** the session has its name and library, wherever its commands run. What a command
-//! left of the library on a connection is taken back ([`Heard::take_back`]). The name of a connection
-//! is known, and each session puts its own on when it gets one.
+//! left of the library on a connection is taken back ([`Heard::take_back`]). The name of a
+//! connection is known, and each session puts its own on when it gets one.
 
 use std::rc::Rc;
 

@@ -25,9 +25,9 @@ use crate::upstream::trial;
 
 /// What a server that is full says to a new connection, before it closes it.
 const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached";
-/// How long a node that the route has left may send nothing while it owes replies. It is generous: a
-/// replica that throws away a large dataset answers nobody meanwhile, and says at the end what it did
-/// not execute.
+/// How long a node that the route has left may send nothing while it owes replies. It is generous:
+/// a replica that throws away a large dataset answers nobody meanwhile, and says at the end what it
+/// did not execute.
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long the answer to "does the node want a password?" counts.
 const PROOF_COUNTS: Duration = Duration::from_secs(1);
@@ -182,7 +182,8 @@ impl NodeLinks {
                 Cut::Silent => tracing::warn!(node, "lane given up: replies that do not come"),
             }
             if !ended.is_retired() && identity.user().is_some() {
-                // Where too many are told of at once, their sessions learn it with their next command.
+                // Where too many are told of at once, their sessions learn it with their next
+                // command.
                 let _ = lost.try_send(identity);
             }
         });

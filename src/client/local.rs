@@ -83,7 +83,8 @@ impl Session {
     }
 
     /// One for the request in front. A pooled connection may be from before the server wanted a
-    /// password; only a fresh one answers `AUTH` and `HELLO` as the server would answer this client.
+    /// password; only a fresh one answers `AUTH` and `HELLO` as the server would answer this
+    /// client.
     pub(super) async fn connect_for_front(&mut self) -> Result<Result<OwnLink, String>, Closed> {
         let unproven = self.identity.credentials.is_none() && !self.proven;
         let identifies = unproven

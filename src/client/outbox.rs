@@ -32,11 +32,11 @@ const KEEP_BYTES: usize = 64 * 1024;
 const LARGE_PART_BYTES: usize = 16 * 1024;
 /// While a client leaves this much untaken, its next requests wait.
 const ROOM_BYTES: usize = 1 << 20;
-/// A client that takes nothing for so long may be one that writes all of its requests before it reads
-/// the first reply. Servers serve it; to wait for it would be to wait for ever.
+/// A client that takes nothing for so long may be one that writes all of its requests before it
+/// reads the first reply. Servers serve it; to wait for it would be to wait for ever.
 const STALLED_AFTER: Duration = Duration::from_millis(20);
-/// The share of the largest backlog up to which such a client is served: a reply of the largest size
-/// still fits behind it.
+/// The share of the largest backlog up to which such a client is served: a reply of the largest
+/// size still fits behind it.
 const ROOM_SHARE: usize = 8;
 
 /// Whether replies still reach the client.

@@ -13,14 +13,14 @@
 //! * [`store`]: what the workers of a shard remember together.
 //! * [`bring`]: a session brings scripts to the master.
 //!
-//! **Invariants:** a script is loaded with the credentials of those who brought it, or with those of
-//! the session that runs it, never with anybody else's: whoever may run scripts but not load them
-//! cannot have the proxy do it. What was flushed comes back on no other master.
+//! **Invariants:** a script is loaded with the credentials of those who brought it, or with those
+//! of the session that runs it, never with anybody else's: whoever may run scripts but not load
+//! them cannot have the proxy do it. What was flushed comes back on no other master.
 //!
 //! # Trade-offs
-//! A script is recognised by its length and sixteen samples and then compared in full: hashing all of
-//! it would cost more than sending it. Two scripts that agree in the samples displace one another
-//! here, not in the store.
+//! A script is recognised by its length and sixteen samples and then compared in full: hashing all
+//! of it would cost more than sending it. Two scripts that agree in the samples displace one
+//! another here, not in the store.
 
 mod bring;
 pub mod store;

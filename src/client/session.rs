@@ -81,8 +81,8 @@ pub struct Session {
     pub(super) reply_mode: ReplyMode,
     pub(super) modes: Modes,
     lane: Option<OwnLane>,
-    /// The session has become a user: it gets a lane before it asks for something, so that the end of
-    /// the user is seen.
+    /// The session has become a user: it gets a lane before it asks for something, so that the end
+    /// of the user is seen.
     lane_due: bool,
     /// The server's own line for a session that has not given a password yet.
     pub(super) noauth: Option<Bytes>,
@@ -202,8 +202,8 @@ impl Session {
             Step::Settle => self.settle().await,
             Step::Room => self.make_room().await,
             Step::Close(why) => Err(why),
-            // Boxed, because every session would be as large as what it rarely does (an idle one took
-            // 11.8 KB, it takes 3.3), and a future is moved when it is awaited, at every turn.
+            // Boxed, because every session would be as large as what it rarely does (an idle one
+            // took 11.8 KB, it takes 3.3), and a future is moved when it is awaited, at every turn.
             Step::Read => {
                 Box::pin(self.lane_ahead()).await;
                 self.read_more().await

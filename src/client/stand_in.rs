@@ -1,17 +1,17 @@
 //! Where reads of one worker go while there is no master to be asked (`reads_without_master =
-//! "replica"`): to one of the nodes that the control path vouches for, the same for all sessions until
-//! it fails.
+//! "replica"`): to one of the nodes that the control path vouches for, the same for all sessions
+//! until it fails.
 //!
-//! **Invariants:** only what is a read in our table and nothing else goes there. As soon as the route
-//! names another master, or the one that it names answers, nothing more does. A read that is under way
-//! there is answered before the next one goes to the master, so replies stay in order. A dial that
-//! fails proves little (the master may be busy with a script): as long as one lane of this worker is
-//! open the master is not missed, and whoever has such a lane stays on it until it closes, or until
-//! the master says itself that it cannot serve.
+//! **Invariants:** only what is a read in our table and nothing else goes there. As soon as the
+//! route names another master, or the one that it names answers, nothing more does. A read that is
+//! under way there is answered before the next one goes to the master, so replies stay in order. A
+//! dial that fails proves little (the master may be busy with a script): as long as one lane of
+//! this worker is open the master is not missed, and whoever has such a lane stays on it until it
+//! closes, or until the master says itself that it cannot serve.
 //!
 //! # Trade-offs
-//! A master whose machine is gone without a word is missed by a worker only when its lanes break, or
-//! when the route gives it up: until then reads wait, because they would be stale if it lived.
+//! A master whose machine is gone without a word is missed by a worker only when its lanes break,
+//! or when the route gives it up: until then reads wait, because they would be stale if it lived.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

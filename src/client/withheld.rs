@@ -1,8 +1,8 @@
 //! What a session was answered from the first refusal on, until it is known what becomes of it.
 //!
-//! **Invariants:** what was refused is sent again only if nothing that the session asked for later has
-//! been executed: only a suffix is repeated, so writes are executed in the order in which they were
-//! asked for, or not at all. What may have been executed is never repeated.
+//! **Invariants:** what was refused is sent again only if nothing that the session asked for later
+//! has been executed: only a suffix is repeated, so writes are executed in the order in which they
+//! were asked for, or not at all. What may have been executed is never repeated.
 
 use std::ops::Range;
 

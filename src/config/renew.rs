@@ -1,7 +1,7 @@
 //! Which differences between two configs a running proxy can take over.
 //!
-//! **Invariant:** what is not named here as changeable is fixed: a key that is added later cannot be
-//! taken for changeable by accident.
+//! **Invariant:** what is not named here as changeable is fixed: a key that is added later cannot
+//! be taken for changeable by accident.
 
 use super::{AdminConfig, CommandsConfig, Config, ProxyConfig, SentinelConfig, ShardConfig};
 

@@ -6,7 +6,9 @@
 //! command on a shared connection costs its neighbours their replies. What a server says of itself
 //! (`COMMAND`) may make a verdict stricter, never laxer: Kvrocks flags read-only what writes.
 //!
-//! **Invariant:** [`Path::Lane`] is given only to commands that answer exactly once and //! connection as it was, and unless they write may be asked twice.: false` is given only to commands that change nothing replicated.
+//! **Invariant:** [`Path::Lane`] is given only to commands that answer exactly once and //!
+//! connection as it was, and unless they write may be asked twice.: false` is given only to
+//! commands that change nothing replicated.
 //!
 //! Trade-offs: a verdict is made from the name and a few arguments, without the keys and without
 //! asking which server is behind. A `GETEX` without options is held although it only reads. Two
@@ -14,8 +16,8 @@
 //! caller's connection and could change it (`redis.call('HELLO', 3)`) before the next session gets
 //! it, and its `EVAL_RO` lets `ZDIFFSTORE` and `PUBLISH` through.
 //!
-//! Measured on two busy shared cores (`benches/command.rs`): 7 ns a command in a mix of 16 commands,
-//! 12 to 15 ns for one, 25 ns with a subcommand, under 50 ns at worst.
+//! Measured on two busy shared cores (`benches/command.rs`): 7 ns a command in a mix of 16
+//! commands, 12 to 15 ns for one, 25 ns with a subcommand, under 50 ns at worst.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use self::index::Rule;
@@ -106,9 +108,9 @@ pub enum SubKind {
     Shard,
 }
 
-/// Commands about the session itself: the server would speak of the proxy's connection. Most are asked
-/// of the server all the same, which decides whether they are right and allowed, and its reply is
-/// told in the session's words.
+/// Commands about the session itself: the server would speak of the proxy's connection. Most are
+/// asked of the server all the same, which decides whether they are right and allowed, and its
+/// reply is told in the session's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Local {
     Auth,

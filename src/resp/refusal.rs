@@ -1,8 +1,8 @@
-//! Error replies that prove that a command was not executed, because its node is not, or not now, the
-//! master that can.
+//! Error replies that prove that a command was not executed, because its node is not, or not now,
+//! the master that can.
 //!
-//! **Invariant:** only what begins as an error reply is looked at: a value that reads `READONLY` is a
-//! value.
+//! **Invariant:** only what begins as an error reply is looked at: a value that reads `READONLY` is
+//! a value.
 
 /// Why a node did not execute a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

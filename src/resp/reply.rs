@@ -1,8 +1,8 @@
 //! The replies that the proxy reads itself: ROLE, INFO, CONFIG GET, CLIENT LIST, errors, integers.
 //!
 //! Owns the decoding of what control connections receive, and alone names `redis-protocol`.
-//! **Invariant:** the decoder of that crate recurses and knows no limits, so it is given a frame only
-//! after the scanner has found the whole of it, and within [`REPLY_BYTES_MAX`].
+//! **Invariant:** the decoder of that crate recurses and knows no limits, so it is given a frame
+//! only after the scanner has found the whole of it, and within [`REPLY_BYTES_MAX`].
 //!
 //! Trade-off: a reply is collected before it is decoded. Control replies are a few KiB, CLIENT LIST
 //! apart; replies of clients never pass here.

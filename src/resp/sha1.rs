@@ -1,6 +1,7 @@
 //! SHA-1 (RFC 3174): the name by which servers know a script.
 //!
-//! It protects nothing here, so the plain form is enough; it runs once for every script that is new.
+//! It protects nothing here, so the plain form is enough; it runs once for every script that is
+//! new.
 
 /// The digest of `message`.
 pub fn sha1(message: &[u8]) -> [u8; 20] {

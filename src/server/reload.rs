@@ -1,8 +1,8 @@
 //! Takes over a changed config while clients are served.
 //!
-//! Certificates, keys, passwords, the admin token, `[switchover]`, `clients_max` and the deadline of
-//! handshakes count for what happens from then on: new connections, the next switchover. Connections
-//! that are there stay as they are.
+//! Certificates, keys, passwords, the admin token, `[switchover]`, `clients_max` and the deadline
+//! of handshakes count for what happens from then on: new connections, the next switchover.
+//! Connections that are there stay as they are.
 //!
 //! **Invariant:** all of the new config counts, or nothing of it. A file with a fault, a difference
 //! that needs a start, or a running operation leave the old one in place as a whole, and the log

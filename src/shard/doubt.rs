@@ -1,8 +1,8 @@
 //! How the data path tells the control path that the route's master refuses to be one: a bell, made
 //! once per shard like gate and route.
 //!
-//! **Invariant:** what goes through is a doubt. Who is master is decided by the control path alone; the
-//! data path learns it from the route, and from here when the nodes have been looked at since.
+//! **Invariant:** what goes through is a doubt. Who is master is decided by the control path alone;
+//! the data path learns it from the route, and from here when the nodes have been looked at since.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

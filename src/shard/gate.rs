@@ -1,10 +1,11 @@
 //! Admits writes, or holds them.
 //!
 //! Every worker owns a [`Gate`]; the control path owns the one
-//! [`GateControl`](super::gate_control::GateControl) and reaches the gates by message. A worker that has handled [`GateOrder::Hold`] admits no further write, and
-//! answers when none of the writes it admitted is without its reply. A worker is one thread, so
-//! there is no race to reason about: a flag and a counter shared by threads would be a Dekker
-//! pattern and cost an atomic read-modify-write per request.
+//! [`GateControl`](super::gate_control::GateControl) and reaches the gates by message. A worker
+//! that has handled [`GateOrder::Hold`] admits no further write, and answers when none of the
+//! writes it admitted is without its reply. A worker is one thread, so there is no race to reason
+//! about: a flag and a counter shared by threads would be a Dekker pattern and cost an atomic
+//! read-modify-write per request.
 //!
 //! **Invariant:** `admit_writes` and `write_ended` come in pairs; a write that was admitted and
 //! whose connection died has ended too (what became of it is not the gate's business: the fence
@@ -322,8 +323,8 @@ impl Drop for CallBack {
     }
 }
 
-/// A session that receives what it does not ask for (messages, invalidations, what a blocked command
-/// waits for) and has to be moved with the route.
+/// A session that receives what it does not ask for (messages, invalidations, what a blocked
+/// command waits for) and has to be moved with the route.
 #[derive(Debug)]
 pub struct Receiver {
     gate: Rc<Gate>,

@@ -1,9 +1,9 @@
 //! Which node is master: an immutable snapshot, swapped whole.
 //!
-//! Workers read it through [`arc_swap::Cache`], which costs a plain load where `ArcSwap::load` takes
-//! and gives back a reference. The cache revalidates with a relaxed load; that is enough because a worker
-//! learns that the gate is open again through its channel, whose receive happens after the
-//! route was stored, and because everybody else reaches a worker through a socket.
+//! Workers read it through [`arc_swap::Cache`], which costs a plain load where `ArcSwap::load`
+//! takes and gives back a reference. The cache revalidates with a relaxed load; that is enough
+//! because a worker learns that the gate is open again through its channel, whose receive happens
+//! after the route was stored, and because everybody else reaches a worker through a socket.
 //!
 //! **Invariant:** an epoch names one route for ever; it grows by one at each publication.
 

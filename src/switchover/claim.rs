@@ -1,7 +1,7 @@
 //! Which of several proxies may change the master: one at a time, decided by the nodes themselves.
 //!
-//! A proxy claims the old master and the target with a connection to each, whose name all others see
-//! in `CLIENT LIST`. It is a claim first and becomes an ownership when nobody else's is there:
+//! A proxy claims the old master and the target with a connection to each, whose name all others
+//! see in `CLIENT LIST`. It is a claim first and becomes an ownership when nobody else's is there:
 //!
 //! 1. name the connection `pointsman-claim-<operation>`, then read the list;
 //! 2. an owner in it, or a claim with a smaller id, has won: leave;
@@ -15,9 +15,9 @@
 //! connections, so a proxy that dies keeps nobody out. One whose machine vanishes does until the
 //! server's `tcp-keepalive` has found out.
 //!
-//! What goes on behind a report, or after a crash, may last as long as a node is away. It keeps nobody
-//! out meanwhile: each of its effects claims the node whose role it relies on, and is put off while
-//! another proxy owns that one.
+//! What goes on behind a report, or after a crash, may last as long as a node is away. It keeps
+//! nobody out meanwhile: each of its effects claims the node whose role it relies on, and is put
+//! off while another proxy owns that one.
 
 use std::time::Duration;
 

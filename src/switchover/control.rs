@@ -245,8 +245,8 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         }
     }
 
-    /// The last client has left. Until then the nodes and the other proxies are listened to: what they
-    /// do is followed, and their switchovers are taken part in.
+    /// The last client has left. Until then the nodes and the other proxies are listened to: what
+    /// they do is followed, and their switchovers are taken part in.
     pub fn end(&self) {
         self.shared.ended.cancel();
     }

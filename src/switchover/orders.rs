@@ -35,9 +35,9 @@ impl SinkAddress {
     /// Valkey connect asynchronously, so a refused connection costs them nothing.
     ///
     /// All of 127.0.0.0/8 is loopback, and each operation takes an address of its own there: nobody
-    /// lifts the fence of another proxy's operation in the belief that it is the own one. (Where only
-    /// 127.0.0.1 is configured, as on BSD, the connection is not refused but goes unanswered, which
-    /// costs as little.)
+    /// lifts the fence of another proxy's operation in the belief that it is the own one. (Where
+    /// only 127.0.0.1 is configured, as on BSD, the connection is not refused but goes unanswered,
+    /// which costs as little.)
     pub fn closed_port(operation: &str) -> SinkAddress {
         // FNV-1a. Two operations in 16 million share an address.
         let hash = operation.bytes().fold(0x811c_9dc5_u32, |hash, byte| {

@@ -28,8 +28,8 @@
 //!  7. PROXY promotes TARGET. A reply that says no: undo. No reply: PROXY kills the connection that
 //!     carried it, sees it gone, asks the role, and repeats that until it is known. OLD stays
 //!     fenced; writers wait until T(hold), then they are told that nobody is master.
-//!  8. PROXY publishes the route, and waits until those that hold with it read from TARGET, too; then
-//!     all release the writers: TARGET acknowledges writes now, OLD does not, and there was no
+//!  8. PROXY publishes the route, and waits until those that hold with it read from TARGET, too;
+//!     then all release the writers: TARGET acknowledges writes now, OLD does not, and there was no
 //!     instant in which both did. A proxy that is late is reported, and follows by itself.
 //!  9. With 8, OLD's offset is read a last time; at F it follows TARGET, otherwise it stays fenced
 //!     and apart: `switched_with_leak`. Fails: again on T(retry), for ever; T(demote) late: the
@@ -37,18 +37,19 @@
 //! 10. With 8 (Kvrocks: ahead of 9) the other replicas follow TARGET. Fails: as 9.
 //! 11. The outcome is written to the journal, then reported.
 //!
-//! Where OLD is out of reach and PROXY was told to act alone ([`take_over`]), nothing can be proven: the
-//! route names nobody, TARGET is promoted, and from 8 on all goes as above. 9 is then what fences OLD
-//! when it comes back as a master; it follows TARGET only if its history is a prefix of TARGET's.
+//! Where OLD is out of reach and PROXY was told to act alone ([`take_over`]), nothing can be
+//! proven: the route names nobody, TARGET is promoted, and from 8 on all goes as above. 9 is then
+//! what fences OLD when it comes back as a master; it follows TARGET only if its history is a
+//! prefix of TARGET's.
 //!
 //! What goes on behind a report (9 and 10 until the nodes answer, a restoring that waits for OLD, a
-//! promotion whose fate is unknown) and what follows a crash can last as long as a node is away. When
-//! another node has been made the master meanwhile, or the operator says so, it ends where it stands:
-//! whoever is under way answers, nobody is asked again, and the report says what was left.
+//! promotion whose fate is unknown) and what follows a crash can last as long as a node is away.
+//! When another node has been made the master meanwhile, or the operator says so, it ends where it
+//! stands: whoever is under way answers, nobody is asked again, and the report says what was left.
 //!
 //! T(hold) is armed with 2. When it runs out before 7: undo, and the writers are released to OLD
-//! whether or not OLD could be restored, which goes on behind them. The writers of other proxies are
-//! released whenever ours are.
+//! whether or not OLD could be restored, which goes on behind them. The writers of other proxies
+//! are released whenever ours are.
 //!
 //! Another proxy that holds ends an operation before 2: refused.
 //!
@@ -101,8 +102,8 @@ pub fn begin(terms: Terms) -> (State, Vec<Effect>) {
     (state, vec![Effect::Preflight])
 }
 
-/// The old master has been out of reach for too long, and the target takes its place. The route names
-/// nobody, and the gate is open on that.
+/// The old master has been out of reach for too long, and the target takes its place. The route
+/// names nobody, and the gate is open on that.
 pub fn take_over(facts: Facts) -> (State, Vec<Effect>) {
     let stage = Stage::Recording(Course::Going);
     let state = State::new(Terms::default(), facts, stage, Master::Nobody);

@@ -53,8 +53,8 @@ pub struct Report {
     pub dry_run: bool,
 }
 
-/// What the other proxies of the shard did in a switchover. Through one that did not hold, messages may
-/// be lost; through one that did not follow in time, reads may be old.
+/// What the other proxies of the shard did in a switchover. Through one that did not hold, messages
+/// may be lost; through one that did not follow in time, reads may be old.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// How many listened on the old master.

@@ -1,7 +1,7 @@
 //! The Sentinels of a shard before a switchover of ours: what they see, what they are to be told.
 //!
-//! **Invariant:** that they forget the shard and watch it anew is known beforehand to be allowed to us
-//! and to lose nothing that cannot be set again, and every Sentinel that watches is one of ours.
+//! **Invariant:** that they forget the shard and watch it anew is known beforehand to be allowed to
+//! us and to lose nothing that cannot be set again, and every Sentinel that watches is one of ours.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,16 +1,16 @@
 //! Tells the Sentinels of a shard whom they are to watch after a promotion of ours.
 //!
 //! Sentinel has no order to change its mind about who is master. It is made to forget the shard
-//! (`SENTINEL REMOVE`) and to watch it anew at the target (`SENTINEL MONITOR`), with the settings that it
-//! had before. A Sentinel that was not told puts the old roles back (measured: after 29 s).
+//! (`SENTINEL REMOVE`) and to watch it anew at the target (`SENTINEL MONITOR`), with the settings
+//! that it had before. A Sentinel that was not told puts the old roles back (measured: after 29 s).
 //!
-//! **Invariant:** all that can be reached forget before one watches anew: one that still remembers the
-//! old master would win those back that have begun again at epoch 0.
+//! **Invariant:** all that can be reached forget before one watches anew: one that still remembers
+//! the old master would win those back that have begun again at epoch 0.
 //!
 //! Trade-offs: one that comes back late may have won the others back before it is told, so they all
-//! forget once more, together with it. Until then nothing is repeated: a Sentinel that forgets every
-//! second never finds the replicas again (it asks every ten). And Sentinel tells nobody the password that
-//! it uses on the nodes, so it is given ours.
+//! forget once more, together with it. Until then nothing is repeated: a Sentinel that forgets
+//! every second never finds the replicas again (it asks every ten). And Sentinel tells nobody the
+//! password that it uses on the nodes, so it is given ours.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ impl Telling {
         &self.untold
     }
 
-    /// Tells those that have not been told. `nodes`: who they are to be on the nodes. The answer says
-    /// why some could not be.
+    /// Tells those that have not been told. `nodes`: who they are to be on the nodes. The answer
+    /// says why some could not be.
     pub async fn attempt(
         &mut self,
         sentinels: &Sentinels,

@@ -43,8 +43,8 @@ pub trait Control: Send + Sync {
     /// Returns when the operation is over; `None` when the id is not known.
     fn wait(&self, id: String) -> BoxFuture<'_, Option<Report>>;
 
-    /// Asks an operation to undo what it did so far, or, where only work in the background is left, to
-    /// leave that. Returns at once; the end shows in its report.
+    /// Asks an operation to undo what it did so far, or, where only work in the background is left,
+    /// to leave that. Returns at once; the end shows in its report.
     fn abort(&self, id: &str) -> AbortAnswer;
 }
 

@@ -1,7 +1,8 @@
 //! One node under all the names by which the others call it.
 //!
 //! The config says `db-1:6379`, a replica says `10.0.0.1:6379`: both are the same node.
-//! **Invariant:** two names are the same only when they are equal, or when both lead to one address and port.
+//! **Invariant:** two names are the same only when they are equal, or when both lead to one address
+//! and port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //!
 //! Owns two connections to every Sentinel: one listens for `+switch-master`, the other asks for the
 //! master's address whenever something was heard, somebody wants to know, or a second has gone by.
-//! **Invariant:** it decides nothing: [`majority`] is a pure judgement over what they say, and whether
-//! the node that they name is believed is decided elsewhere.
+//! **Invariant:** it decides nothing: [`majority`] is a pure judgement over what they say, and
+//! whether the node that they name is believed is decided elsewhere.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,8 +72,8 @@ pub enum Hearsay {
     Word(Word),
 }
 
-/// What more than half of all of them say: fewer cannot have elected it either, and one alone may be
-/// behind the others.
+/// What more than half of all of them say: fewer cannot have elected it either, and one alone may
+/// be behind the others.
 pub fn majority(opinions: &[Opinion], now: Instant) -> Hearsay {
     if opinions.iter().any(|one| one.says == Says::Unasked) {
         return Hearsay::Unasked;

@@ -1,15 +1,15 @@
 //! Who may be read from while there is no master. Pure judgement over what nodes have said.
 //!
-//! **Invariant:** only a node that was seen with the data: it was the master, or its link to the master
-//! was up, at most [`WITHIN`] before the master's last word; and since then it has neither been started
-//! anew, nor gone back in its history or left it, nor begun to copy another node. One that was never seen
-//! so, that the master has outlived by more than that, or that came back empty, is nobody's stand-in.
-//! Everything is forgotten when there is another master, or the same one in another run or history:
-//! offsets of different histories are never compared.
+//! **Invariant:** only a node that was seen with the data: it was the master, or its link to the
+//! master was up, at most [`WITHIN`] before the master's last word; and since then it has neither
+//! been started anew, nor gone back in its history or left it, nor begun to copy another node. One
+//! that was never seen so, that the master has outlived by more than that, or that came back empty,
+//! is nobody's stand-in. Everything is forgotten when there is another master, or the same one in
+//! another run or history: offsets of different histories are never compared.
 //!
-//! What its clients read may be older than what they have written or read before: nobody can tell how
-//! much a replica lacks of what a dead master had acknowledged. How long the master has been dead does
-//! not matter: nothing is written without one.
+//! What its clients read may be older than what they have written or read before: nobody can tell
+//! how much a replica lacks of what a dead master had acknowledged. How long the master has been
+//! dead does not matter: nothing is written without one.
 
 use std::collections::HashMap;
 use std::time::Duration;

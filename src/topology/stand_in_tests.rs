@@ -87,7 +87,8 @@ fn snapshot(nodes: &[Says], now: Instant) -> Snapshot {
     }
 }
 
-/// Two looks: the second a second later, with `a:1` as the master of the route unless it is given up.
+/// Two looks: the second a second later, with `a:1` as the master of the route unless it is given
+/// up.
 fn check(before: &[Says], after: &[Says], expected: &[&str]) {
     let now = Instant::now();
     let later = now + Duration::from_secs(1);

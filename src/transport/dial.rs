@@ -16,8 +16,8 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use super::Stream;
 use crate::config::UpstreamTls;
 
-/// A machine that has vanished closes nothing. After so long without a byte the kernel asks whether it
-/// is still there, four times: a connection to nowhere ends after two minutes.
+/// A machine that has vanished closes nothing. After so long without a byte the kernel asks whether
+/// it is still there, four times: a connection to nowhere ends after two minutes.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(15))

@@ -3,24 +3,25 @@
 //! Sharing is what makes the proxy cheap: many unpipelined clients become one pipelined stream,
 //! so both the proxy and the server make one system call for many requests. Sessions of a
 //! tick append their requests ([`Lane::send`]); the lane's task, woken by the first of them, runs
-//! after them and writes everything at once, unless so much comes together that some of it goes ahead.
+//! after them and writes everything at once, unless so much comes together that some of it goes
+//! ahead.
 //!
 //! **Invariants:** a lane carries only complete requests that give exactly one reply each and
 //! leave the connection as it was. A reply without a waiter, a push, or bytes that are no RESP cut
-//! the lane: from then on nobody could say whose reply is whose. A write whose lane was cut before its
-//! reply is never sent again; reads are given back to their session. A lane that nobody will use again
-//! waits for the replies that it owes only as long as some come. From the first refusal on (an error that proves that a
-//! request was not executed) a session's replies are given to the session, each with its request,
-//! instead of to its client.
+//! the lane: from then on nobody could say whose reply is whose. A write whose lane was cut before
+//! its reply is never sent again; reads are given back to their session. A lane that nobody will
+//! use again waits for the replies that it owes only as long as some come. From the first refusal
+//! on (an error that proves that a request was not executed) a session's replies are given to the
+//! session, each with its request, instead of to its client.
 //!
 //! # Trade-offs
 //! A large reply delays its neighbours on the lane for as long as the server takes to send it;
 //! it is taken off into the session's own buffer, so a slow client delays nobody.
 //!
-//! Tried and left out, on two cores: a task that stays awake for about 60 us when one reply is owed, and
-//! behind it, takes 12 us off the latency of a single connection (35 us above a direct one, then 24), and
-//! a third of the throughput of four; handing each session its replies before the next one's are looked
-//! at changes nothing.
+//! Tried and left out, on two cores: a task that stays awake for about 60 us when one reply is
+//! owed, and behind it, takes 12 us off the latency of a single connection (35 us above a direct
+//! one, then 24), and a third of the throughput of four; handing each session its replies before
+//! the next one's are looked at changes nothing.
 
 mod task;
 #[cfg(test)]
@@ -41,9 +42,10 @@ pub use task::LaneTask;
 /// Requests without a reply; above this the lane takes no more. Enough to keep any server busy.
 const ON_WAY_BYTES_MAX: usize = 4 << 20;
 
-/// So much is sent without waiting for the end of the tick: the server begins while the rest is still
-/// being read from clients. 50 connections with pipelines of 16 get 4 to 6 % more through (medians of 10
-/// to 14 interleaved runs, `redis-benchmark`, 2 cores); without pipelines so much rarely comes together.
+/// So much is sent without waiting for the end of the tick: the server begins while the rest is
+/// still being read from clients. 50 connections with pipelines of 16 get 4 to 6 % more through
+/// (medians of 10 to 14 interleaved runs, `redis-benchmark`, 2 cores); without pipelines so much
+/// rarely comes together.
 const EARLY_BYTES: usize = 4096;
 
 /// Where a lane delivers replies: a session's outbox.
@@ -195,8 +197,8 @@ impl<S: ReplySink> Lane<S> {
         self.retired.get().is_some()
     }
 
-    /// Nobody will use this lane again: it closes as soon as it owes no reply, or has been silent for
-    /// so long.
+    /// Nobody will use this lane again: it closes as soon as it owes no reply, or has been silent
+    /// for so long.
     pub fn retire(&self, silence_max: Duration) {
         self.retired.set(Some(silence_max));
         if let Some(task) = self.task.borrow().as_ref() {

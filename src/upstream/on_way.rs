@@ -1,7 +1,7 @@
 //! The requests of a lane from the moment in which they are queued until their replies are here.
 //!
-//! They are kept where they were queued: a request that the server refuses, in words which prove that
-//! it was not executed, is taken out again and sent to another master.
+//! They are kept where they were queued: a request that the server refuses, in words which prove
+//! that it was not executed, is taken out again and sent to another master.
 //!
 //! **Invariant:** what has been answered is the beginning of what has been sent.
 //!
@@ -51,8 +51,8 @@ impl OnWay {
         self.bytes.len().saturating_sub(self.sent)
     }
 
-    /// Writes what the server takes right now. What is wrong with a connection that takes nothing is
-    /// found out by [`OnWay::poll_send`].
+    /// Writes what the server takes right now. What is wrong with a connection that takes nothing
+    /// is found out by [`OnWay::poll_send`].
     pub(super) fn try_send(&mut self, write: &WriteHalf) {
         if let Some(rest) = self.bytes.get(self.sent..)
             && let Ok(sent) = write.try_write(rest)

@@ -1,11 +1,11 @@
-//! The question with which the proxy tries a connection: one that is new, before it serves anybody, and
-//! one that has to say that it has come to some point.
+//! The question with which the proxy tries a connection: one that is new, before it serves anybody,
+//! and one that has to say that it has come to some point.
 //!
-//! `MONITOR` shows it, and a client that monitors asks what clients do: the question bears a word by which
-//! its line is known, and left out.
+//! `MONITOR` shows it, and a client that monitors asks what clients do: the question bears a word
+//! by which its line is known, and left out.
 //!
-//! **Invariant:** the word is another in every run of the proxy, so that nobody else can use it to stay
-//! unseen. Two proxies before one server see each other's.
+//! **Invariant:** the word is another in every run of the proxy, so that nobody else can use it to
+//! stay unseen. Two proxies before one server see each other's.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;

@@ -32,9 +32,9 @@ pub struct Key {
 
 /// Who uses a key.
 ///
-/// Those who go past the proxy have keys of their own. They may find the new master an instant before
-/// the proxy has the reply to its promotion, and reads through the proxy, which never wait for a
-/// switchover, still show the old master's state then.
+/// Those who go past the proxy have keys of their own. They may find the new master an instant
+/// before the proxy has the reply to its promotion, and reads through the proxy, which never wait
+/// for a switchover, still show the old master's state then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum User {
     Proxied = 0,

@@ -2,12 +2,13 @@
 //! clients what they were told? If so the history of the key is linearizable.
 //!
 //! The search of Wing and Gong with Lowe's memory: operations are taken one by one, each only while
-//! no other one that is left had ended before it began, and a set of operations that led to the same
-//! state before is not followed twice. Keys are independent, so each is searched alone. Operations of
-//! unknown fate have no end: they may be taken at any time after their beginning, and need not be.
+//! no other one that is left had ended before it began, and a set of operations that led to the
+//! same state before is not followed twice. Keys are independent, so each is searched alone.
+//! Operations of unknown fate have no end: they may be taken at any time after their beginning, and
+//! need not be.
 //!
-//! **Invariant:** no recursion, whatever the history: the path is a stack of its own. The memory has
-//! a limit, and a search that reaches it says so instead of guessing.
+//! **Invariant:** no recursion, whatever the history: the path is a stack of its own. The memory
+//! has a limit, and a search that reaches it says so instead of guessing.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,9 @@
 //! Clients: they do things to keys, record what they did and what they were told, and dial again
 //! whenever they are cut off.
 //!
-//! **Invariant:** a reply is taken only when it can be the reply to this request on this key. Values
-//! carry the name of their key, so that a reply that belongs to somebody else is seen as such.
+//! **Invariant:** a reply is taken only when it can be the reply to this request on this key.
+//! Values carry the name of their key, so that a reply that belongs to somebody else is seen as
+//! such.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};

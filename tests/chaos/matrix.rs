@@ -2,8 +2,8 @@
 //!
 //! A relay withholds the order of the step, or its reply; the blow falls; what was withheld is let
 //! go. Afterwards there is one master, followed by the others, without pause or fence; the outcome
-//! is told; and at the end every history is judged. The outcomes are printed as a table, for Redis, and
-//! for Kvrocks where `KVROCKS_BIN` names it.
+//! is told; and at the end every history is judged. The outcomes are printed as a table, for Redis,
+//! and for Kvrocks where `KVROCKS_BIN` names it.
 
 use std::time::{Duration, Instant};
 
@@ -210,8 +210,8 @@ async fn field(world: &mut World, step: &Step, victim: Victim, blow: Blow) -> St
     told
 }
 
-/// Orders the switchover, which comes to the step. Nodes that have just returned may not be ready to be
-/// switched yet: an order that was refused without having come to it is given again.
+/// Orders the switchover, which comes to the step. Nodes that have just returned may not be ready
+/// to be switched yet: an order that was refused without having come to it is given again.
 async fn come_to(world: &World, cast: &Cast, trap: &Trap, step: &Step) -> String {
     for _ in 0..ORDERS_MAX {
         let id = begin(world, &cast.to).await.expect("an order");

@@ -131,8 +131,8 @@ impl Node {
         self.started.kill();
     }
 
-    /// Whether what it acknowledges is on its disk. Behind a full copy Redis writes its log anew, and
-    /// a crash before the end of that loses what came meanwhile, with or without a proxy.
+    /// Whether what it acknowledges is on its disk. Behind a full copy Redis writes its log anew,
+    /// and a crash before the end of that loses what came meanwhile, with or without a proxy.
     pub async fn is_durable(&self) -> bool {
         if self.engine.kind == EngineKind::Kvrocks {
             return true;

@@ -176,8 +176,8 @@ async fn as_long_as_wanted() {
     let mut seed = number("CHAOS_SEED").unwrap_or_else(any_seed);
     let mut counts = Counts::default();
     while Instant::now() < deadline {
-        // The Kvrocks that this was tried with (commit 5fccd57c) crashes at times while it takes a full
-        // copy, as it does after a death.
+        // The Kvrocks that this was tried with (commit 5fccd57c) crashes at times while it takes a
+        // full copy, as it does after a death.
         let cruelty = match engine.kind {
             EngineKind::Redis if seed.is_multiple_of(3) => Cruelty::Deaths,
             _ => Cruelty::Faults,

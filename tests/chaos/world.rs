@@ -145,8 +145,8 @@ impl World {
         }
     }
 
-    /// Kvrocks (commit 5fccd57c) crashes at times, as when it takes a full copy: its supervisor starts
-    /// it again as it was.
+    /// Kvrocks (commit 5fccd57c) crashes at times, as when it takes a full copy: its supervisor
+    /// starts it again as it was.
     async fn revive(&mut self) {
         if self.engine == EngineKind::Redis {
             return;

@@ -1,5 +1,5 @@
-//! Commands about clients: what they say of sessions, and what they do to sessions of this and other
-//! workers, as on a direct connection.
+//! Commands about clients: what they say of sessions, and what they do to sessions of this and
+//! other workers, as on a direct connection.
 
 #[path = "../support/mod.rs"]
 mod support;

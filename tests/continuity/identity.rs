@@ -171,8 +171,8 @@ async fn sessions_are_who_they_were_through_switchovers() {
     }
 }
 
-/// Kvrocks: the password decides which keys there are. `RESET` must never reach the server, where it
-/// would make anybody an administrator.
+/// Kvrocks: the password decides which keys there are. `RESET` must never reach the server, where
+/// it would make anybody an administrator.
 #[tokio::test]
 async fn namespaces_of_kvrocks_stay_apart_through_switchovers() {
     let Some(shard) = Shard::kvrocks(1).await else {

@@ -154,8 +154,8 @@ async fn shard_messages_arrive_once_and_in_order_through_switchovers() {
     .await;
 }
 
-/// Who has subscribed in a transaction hears the same as who has not; a second transaction ends one of
-/// the subscriptions again.
+/// Who has subscribed in a transaction hears the same as who has not; a second transaction ends one
+/// of the subscriptions again.
 #[tokio::test]
 async fn subscriptions_of_a_transaction_are_moved_too() {
     let shard = Shard::redis(1).await;

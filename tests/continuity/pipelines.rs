@@ -1,5 +1,5 @@
-//! Pipelines of reads and writes: one reply each, in order, with the right value, and never an error
-//! that only a change of the master makes.
+//! Pipelines of reads and writes: one reply each, in order, with the right value, and never an
+//! error that only a change of the master makes.
 
 use crate::shuttle::{Dice, Work, to_and_fro};
 use crate::support::*;

@@ -160,8 +160,8 @@ async fn every_element_is_consumed_once() {
     check_queue(Shard::redis(1).await, &lines).await;
 }
 
-/// One consumer for a list or sorted set: of several that wait for one, Kvrocks forgets those that were woken and
-/// came too late, and their time-outs with them, also without a proxy.
+/// One consumer for a list or sorted set: of several that wait for one, Kvrocks forgets those that
+/// were woken and came too late, and their time-outs with them, also without a proxy.
 #[tokio::test]
 async fn every_element_is_consumed_once_on_kvrocks() {
     let lines = [

@@ -5,7 +5,8 @@ use crate::support::*;
 
 const CLIENTS: u64 = 6;
 
-/// Increments a counter as long as nobody else does at the same time; gives the number of successes.
+/// Increments a counter as long as nobody else does at the same time; gives the number of
+/// successes.
 async fn count(mut wire: Wire, seed: u64, work: Work) -> i64 {
     let mut dice = Dice::new(seed);
     let mut successes = 0;

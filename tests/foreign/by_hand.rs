@@ -67,8 +67,8 @@ async fn redis_own_failover_is_not_noticed_by_clients() {
     crowd.finish(&shard.addr(0)).await;
 }
 
-/// The same on Kvrocks: fence, wait, promote. Its feed to the target is ended by hand, since it would
-/// not follow its own replica before.
+/// The same on Kvrocks: fence, wait, promote. Its feed to the target is ended by hand, since it
+/// would not follow its own replica before.
 async fn change_kvrocks_by_hand(shard: &Shard, from: usize, to: usize) {
     let (mut old, mut target) = (shard.wire(from).await, shard.wire(to).await);
     let sink = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -202,7 +202,8 @@ async fn what_is_queued_behind_a_refused_write_is_asked_again_as_the_client_aske
     assert_eq!(new.run("GET k").await.unwrap(), Value::bulk("v"));
 }
 
-/// A blocked command has no answer for as long as it likes; what is said of clients is said by the proxy.
+/// A blocked command has no answer for as long as it likes; what is said of clients is said by the
+/// proxy.
 #[tokio::test]
 async fn what_stands_behind_a_refused_write_is_asked_again_as_the_client_asked_it() {
     let shard = Shard::redis(1).await;

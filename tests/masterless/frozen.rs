@@ -62,7 +62,8 @@ async fn a_master_that_froze_is_left_behind_with_what_it_owes() {
     }
     assert!(idle.run("SET which another").await.unwrap().ok());
 
-    // As soon as all nodes answer, there is nothing left that would keep the shard from being drained.
+    // As soon as all nodes answer, there is nothing left that would keep the shard from being
+    // drained.
     shard.set.nodes[0].thaw().unwrap();
     follow(&shard.addr(0), &shard.addr(1)).await.unwrap();
     shard.in_sync(&shard.addr(1)).await;

@@ -1,5 +1,5 @@
-//! What becomes of reads while there is no master: a real one is killed under load, and another one is
-//! promoted later.
+//! What becomes of reads while there is no master: a real one is killed under load, and another one
+//! is promoted later.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,7 +13,8 @@ mod writers;
 
 use crate::support::*;
 
-/// A proxy whose reads do `reads` without a master, and whose clients have the patience of the tests.
+/// A proxy whose reads do `reads` without a master, and whose clients have the patience of the
+/// tests.
 async fn proxy(shard: &Shard, reads: &str) -> Proxy {
     let patience = SOON.as_millis();
     let lines = format!("hold_budget_ms = {patience}\nreads_without_master = \"{reads}\"");

@@ -41,7 +41,8 @@ fn check(name: &str, rules: Rules) {
             }
             // Where nothing could be proven, nobody says that nothing was lost.
             assert_eq!(told(Switched), !rules.take_over, "{name}: told of no loss");
-            // Nobody is held while a replica takes over, so nothing has to be said before it is known.
+            // Nobody is held while a replica takes over, so nothing has to be said before it is
+            // known.
             assert_eq!(
                 told(Unknown),
                 !rules.take_over,

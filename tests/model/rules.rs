@@ -16,7 +16,8 @@ pub struct Rules {
     /// Lost replies, refusals, broken links and kills, together.
     pub faults: u8,
     pub crashes: u8,
-    /// Somebody else takes over, or the operator does, while it works behind its report or after a crash.
+    /// Somebody else takes over, or the operator does, while it works behind its report or after a
+    /// crash.
     pub taken_over: bool,
     /// Another proxy of the shard, and what its silence means.
     pub peer: Option<Silence>,

@@ -17,7 +17,8 @@ pub enum Fate {
     Swallowed,
     /// That to `NO ONE` waits until it is let go. The first tells that it has come.
     Parked(Arc<Notify>, Arc<Notify>),
-    /// That to a fence on Redis is lost with its connection, and the node, whose process this is, frozen.
+    /// That to a fence on Redis is lost with its connection, and the node, whose process this is,
+    /// frozen.
     Frozen(u32),
     /// Once armed, one that the watch of the proxy gets waits so.
     Late(Arc<AtomicBool>, Arc<Notify>, Arc<Notify>),

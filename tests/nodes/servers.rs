@@ -1,4 +1,5 @@
-//! Real servers on ports that the kernel chose; each is killed by its pid when it goes out of scope.
+//! Real servers on ports that the kernel chose; each is killed by its pid when it goes out of
+//! scope.
 
 #![allow(dead_code)]
 
@@ -222,7 +223,8 @@ pub fn signal(pid: u32, name: &str) {
     );
 }
 
-/// Says why a test does nothing. Written past the test runner, which keeps what passing tests print.
+/// Says why a test does nothing. Written past the test runner, which keeps what passing tests
+/// print.
 pub fn say_skipped(why: &str) {
     use std::io::Write;
     let test = std::thread::current().name().unwrap_or("a test").to_owned();

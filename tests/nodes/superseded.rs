@@ -18,7 +18,8 @@ fn impatient(config: &mut SwitchoverConfig) {
     config.demote_timeout = Duration::from_millis(100);
 }
 
-/// A proxy that has begun a switchover to the second server; `silent` answers nothing from the hold on.
+/// A proxy that has begun a switchover to the second server; `silent` answers nothing from the hold
+/// on.
 async fn begun_beside(servers: &[Server], silent: &Server) -> (Proxy, String, Report) {
     let gate = Gate {
         stops: Some(silent.pid()),

@@ -83,7 +83,8 @@ impl Drop for Redis {
     }
 }
 
-/// Says why a test does nothing. Written past the test runner, which keeps what passing tests print.
+/// Says why a test does nothing. Written past the test runner, which keeps what passing tests
+/// print.
 fn say_skipped(why: &str) {
     use std::io::Write;
     let test = std::thread::current().name().unwrap_or("a test").to_owned();

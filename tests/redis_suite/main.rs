@@ -2,9 +2,9 @@
 //! pass with it.
 //!
 //! `make test-suite` runs all of it. `make test-suite FILES="unit/pause unit/type/list"` runs some
-//! files of it; so does `SUITE_FILES="..." cargo test --test redis_suite`, with `scripts/redis-suite.sh`
-//! run once before, which fetches the suite. What each file said is kept in
-//! `target/redis-suite/logs/{direct,proxied}/`, with the proxy's and the server's log behind it.
+//! files of it; so does `SUITE_FILES="..." cargo test --test redis_suite`, with
+//! `scripts/redis-suite.sh` run once before, which fetches the suite. What each file said is kept
+//! in `target/redis-suite/logs/{direct,proxied}/`, with the proxy's and the server's log behind it.
 //!
 //! Each file runs on a server of its own (the suite gives up at the first exception), first
 //! directly and then, if any test of it ran at all, through a proxy in front of another server. Two

@@ -1,13 +1,14 @@
 //! The suite's files through the proxy while its master changes all the time.
 //!
 //! `make test-suite-switching` runs it: two servers, one proxy in front, the files of [`FILES`] one
-//! after the other, and a switchover to and fro every two seconds (`SUITE_SWITCH_MS`), each awaited.
-//! `FILES="unit/multi unit/other"` names others. What each file said is kept in
+//! after the other, and a switchover to and fro every two seconds (`SUITE_SWITCH_MS`), each
+//! awaited. `FILES="unit/multi unit/other"` names others. What each file said is kept in
 //! `target/redis-suite/logs/switching/`.
 //!
-//! Every test has to pass that is not in `switching.txt`, where each has its reason. `switching.tcl`
-//! keeps the two servers configured alike. What became of the switchovers is counted and printed: one
-//! that was refused or undone is no failure, since no client may notice; one that lost a write is.
+//! Every test has to pass that is not in `switching.txt`, where each has its reason.
+//! `switching.tcl` keeps the two servers configured alike. What became of the switchovers is
+//! counted and printed: one that was refused or undone is no failure, since no client may notice;
+//! one that lost a write is.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Masters that die. Three real Sentinels watch the shard: their failovers are followed, and they are
-//! told of our switchovers. Or nobody does, and the proxy is told to act alone.
+//! Masters that die. Three real Sentinels watch the shard: their failovers are followed, and they
+//! are told of our switchovers. Or nobody does, and the proxy is told to act alone.
 
 #[path = "../nodes/proxy.rs"]
 mod control;

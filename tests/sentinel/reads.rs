@@ -4,9 +4,9 @@ use crate::support::*;
 use crate::watchers::{DOWN_AFTER_MS, Watchers};
 use crate::writers::{WRITERS, Writers};
 
-/// Kills the master under load, in a shard whose reads do `reads` without one. The readers see neither
-/// an error nor a closed connection, and where it `goes_on` they are answered before there is another
-/// master.
+/// Kills the master under load, in a shard whose reads do `reads` without one. The readers see
+/// neither an error nor a closed connection, and where it `goes_on` they are answered before there
+/// is another master.
 async fn check(reads: &str, goes_on: bool) {
     let mut shard = Shard::redis(2).await;
     Readers::prepare(&shard).await;

@@ -233,7 +233,8 @@ pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Says why a test does nothing. Written past the test runner, which keeps what passing tests print.
+/// Says why a test does nothing. Written past the test runner, which keeps what passing tests
+/// print.
 pub fn say_skipped(why: &str) {
     use std::io::Write;
     let test = std::thread::current().name().unwrap_or("a test").to_owned();

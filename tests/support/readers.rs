@@ -1,5 +1,5 @@
-//! Clients that read all the while and check every answer: alone and in pipelines, in RESP2 and RESP3,
-//! as nobody in particular and as a user in another database.
+//! Clients that read all the while and check every answer: alone and in pipelines, in RESP2 and
+//! RESP3, as nobody in particular and as a user in another database.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

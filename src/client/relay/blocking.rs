@@ -1,9 +1,9 @@
-//! Commands that wait on the server (`BLPOP`, `XREAD BLOCK`, `WAIT`): they go on waiting on the next
-//! master, with the time they have left and in the order in which they came.
+//! Commands that wait on the server (`BLPOP`, `XREAD BLOCK`, `WAIT`): they go on waiting on the
+//! next master, with the time they have left and in the order in which they came.
 //!
 //! A server that changes its role lets them go with an error and hangs up (Redis), or forgets them
-//! (Kvrocks: there they are called back before the master is fenced). Either way what they had taken
-//! is delivered first; then they are sent to the next master before the held writes are.
+//! (Kvrocks: there they are called back before the master is fenced). Either way what they had
+//! taken is delivered first; then they are sent to the next master before the held writes are.
 //!
 //! * In one write with the command goes a `PING`. A server executes both before it answers, so the
 //!   answer says that the command waits there; a release waits for that ([`Gate::receive`]). Not so
@@ -12,12 +12,13 @@
 //! * `WAIT` asks about everything before the last command of its connection. The `PING` is
 //!   that command, and it comes after every write that this session has a reply for.
 //! * `$` in `XREAD` means the last entry now. Sent again before any held write it means the same as
-//!   before. Where the server forgets who waits, an entry may have come that was never told of; there
-//!   the last entry is asked for when the command is sent, and that is where it reads on.
-//! * Kvrocks wakes every reader of a stream for each entry, and answers those that find nothing twice:
-//!   that there is nothing, and with an empty array (`OnWrite` of its `XREAD` and `XREADGROUP` goes on
-//!   after the first answer; seen with two members of one group). A `PING` behind such an answer tells
-//!   when the connection is silent; an empty array before its reply is nobody's.
+//!   before. Where the server forgets who waits, an entry may have come that was never told of;
+//!   there the last entry is asked for when the command is sent, and that is where it reads on.
+//! * Kvrocks wakes every reader of a stream for each entry, and answers those that find nothing
+//!   twice: that there is nothing, and with an empty array (`OnWrite` of its `XREAD` and
+//!   `XREADGROUP` goes on after the first answer; seen with two members of one group). A `PING`
+//!   behind such an answer tells when the connection is silent; an empty array before its reply is
+//!   nobody's.
 //!
 //! [`Gate::receive`]: crate::shard::gate::Gate::receive
 

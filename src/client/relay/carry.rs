@@ -1,9 +1,9 @@
-//! Leaves a node that is not master any more, when nothing is under way there. Watched keys cannot be
-//! vouched for: their `EXEC` answers null, as after any change of a watched key.
+//! Leaves a node that is not master any more, when nothing is under way there. Watched keys cannot
+//! be vouched for: their `EXEC` answers null, as after any change of a watched key.
 //!
-//! A session that has sent a command which is in no table, and which the server did execute, goes on
-//! as well, with a fresh connection. Such commands are those of modules and of newer servers, and
-//! nearly all of them are about data. To close the session would take a connection from every
+//! A session that has sent a command which is in no table, and which the server did execute, goes
+//! on as well, with a fresh connection. Such commands are those of modules and of newer servers,
+//! and nearly all of them are about data. To close the session would take a connection from every
 //! client that uses a module, for the sake of a command that changes its connection in a way that
 //! nobody knows of; whoever writes one adds it to the table. Until the swap the session keeps its
 //! own connection, so that it sees no difference.

@@ -69,8 +69,9 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Whether what the session is subscribed to comes as arrays: in RESP2, and from Kvrocks in RESP3 too,
-    /// which pushes confirmations only (and agrees to `HELLO 3` where it is not to speak RESP3).
+    /// Whether what the session is subscribed to comes as arrays: in RESP2, and from Kvrocks in
+    /// RESP3 too, which pushes confirmations only (and agrees to `HELLO 3` where it is not to speak
+    /// RESP3).
     fn may_be_told_in_arrays(&self) -> bool {
         (!self.subscriptions.is_empty() || self.keeps == Keeps::Subscriptions)
             && (self.link.identity.resp == Resp::Resp2

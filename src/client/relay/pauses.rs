@@ -1,8 +1,8 @@
 //! `CLIENT PAUSE` and `CLIENT UNPAUSE` on their way to the server: what they change is noted in
 //! [`crate::client::pause`] before the server can act on it.
 //!
-//! **Invariant:** the reply that settles a note is its own: nothing else is expected when a pause, or
-//! the `EXEC` of a transaction with one in it, is sent. The same holds for an `EXEC` whose reply
+//! **Invariant:** the reply that settles a note is its own: nothing else is expected when a pause,
+//! or the `EXEC` of a transaction with one in it, is sent. The same holds for an `EXEC` whose reply
 //! changes the session, so that it never stands behind something that is refused.
 
 use super::super::pause::Noted;

@@ -136,8 +136,8 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// The server's id of a client, which is made to have a connection and to keep it. `None`: there
-    /// is no such client.
+    /// The server's id of a client, which is made to have a connection and to keep it. `None`:
+    /// there is no such client.
     pub(super) async fn find_target(&mut self, client: u64) -> Result<Option<u64>, Closed> {
         let deadline = Instant::now() + self.session.seat.limits.call_deadline();
         loop {

@@ -1,18 +1,19 @@
-//! A master that refuses to be one, on a connection of the session's own: what it did not execute is
-//! asked once more, of the next master, as the session does with what a lane refused.
+//! A master that refuses to be one, on a connection of the session's own: what it did not execute
+//! is asked once more, of the next master, as the session does with what a lane refused.
 //!
 //! * A command that is refused while a transaction is open is `QUEUED` to the client, and the
 //!   transaction is opened again on the next master.
-//! * An `EXEC` is refused as a whole by Redis. Kvrocks runs it, and refuses command by command: it is
-//!   repeated only when every one that writes was refused, since then none of them has.
-//! * What a script answers is the script's to say. It is believed, and the script repeated, only when
-//!   its node turns out not to be master any more; on a replica no script can have written.
-//! * A command that waits, and what changes the session or tells of it, is not sent behind a request that
-//!   may be refused: the first would keep what was refused waiting with it, and what the second
-//!   answers is told, and acted on, when it comes. In a pipeline that costs it one round trip.
+//! * An `EXEC` is refused as a whole by Redis. Kvrocks runs it, and refuses command by command: it
+//!   is repeated only when every one that writes was refused, since then none of them has.
+//! * What a script answers is the script's to say. It is believed, and the script repeated, only
+//!   when its node turns out not to be master any more; on a replica no script can have written.
+//! * A command that waits, and what changes the session or tells of it, is not sent behind a
+//!   request that may be refused: the first would keep what was refused waiting with it, and what
+//!   the second answers is told, and acted on, when it comes. In a pipeline that costs it one round
+//!   trip.
 //!
-//! **Invariant:** a connection on which something was refused and is repeated is left and closed: it
-//! may hold half a transaction.
+//! **Invariant:** a connection on which something was refused and is repeated is left and closed:
+//! it may hold half a transaction.
 
 use bytes::Bytes;
 use tokio::time::Instant;

@@ -15,8 +15,8 @@ use crate::upstream::identity::Resp;
 const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 
 impl Relay<'_> {
-    /// Opens again what is open. The order matters: `CLIENT CACHING` counts for the next command, and
-    /// `MONITOR` would show what follows it.
+    /// Opens again what is open. The order matters: `CLIENT CACHING` counts for the next command,
+    /// and `MONITOR` would show what follows it.
     pub(super) fn reopen(&mut self) {
         self.wear_name();
         self.flushed = false;

@@ -2,8 +2,8 @@
 //!
 //! Its queue is sent when the client speaks next, not before: queued writes pass the gate like any
 //! others, and are counted there, so that the next hold waits for their replies instead of finding
-//! half a queue refused by a node that is being fenced. Everything travels in one go, so that a long
-//! queue does not take longer than the time between two switchovers.
+//! half a queue refused by a node that is being fenced. Everything travels in one go, so that a
+//! long queue does not take longer than the time between two switchovers.
 //!
 //! **Invariant:** nothing of the queue is sent before the server has said that `MULTI` is open: it
 //! would be executed. Nothing of the client passes before the whole queue has been answered.

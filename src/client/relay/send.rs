@@ -10,7 +10,8 @@ impl Relay<'_> {
         self.send_instead(request, request, what, write);
     }
 
-    /// Sends something in the place of a request of the client, which is asked again in its own words.
+    /// Sends something in the place of a request of the client, which is asked again in its own
+    /// words.
     pub(super) fn send_instead(
         &mut self,
         asked: &[u8],

@@ -1,6 +1,6 @@
-//! Requests too large to be collected, passed on in pieces. A server executes such a request when its
-//! end is there, so until then it is not in flight: a hold does not wait for it. What has been sent
-//! is kept, and sent again when the master changes before the end.
+//! Requests too large to be collected, passed on in pieces. A server executes such a request when
+//! its end is there, so until then it is not in flight: a hold does not wait for it. What has been
+//! sent is kept, and sent again when the master changes before the end.
 //!
 //! **Invariants:** the pieces kept by all uploads of a worker are at most
 //! `upload_buffer_bytes_max` bytes. An upload for which there is no room there is streamed all the

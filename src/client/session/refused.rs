@@ -1,10 +1,11 @@
 //! A master that refuses to be one: what it did not execute is asked once more, of the next.
 //! So is what only reads when the connection to the server breaks before its reply: once, each of
-//! them. One that is lost a second time ends its client's connection, as the server's would have been.
+//! them. One that is lost a second time ends its client's connection, as the server's would have
+//! been.
 //!
 //! The session takes back what was refused and everything behind it, tells the control path that
-//! somebody should look, and waits until there is another master, or a short while: the same one may
-//! have become master again. From then on the requests are like any others.
+//! somebody should look, and waits until there is another master, or a short while: the same one
+//! may have become master again. From then on the requests are like any others.
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Duration, Instant};

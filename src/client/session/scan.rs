@@ -296,8 +296,8 @@ impl Head {
 }
 
 /// Whether a former master is a replica now and has not been restarted since. What it has not heard
-/// of yet does not matter: what was there all the time is there. Where the user may not ask it, what
-/// the proxy saw last counts.
+/// of yet does not matter: what was there all the time is there. Where the user may not ask it,
+/// what the proxy saw last counts.
 async fn lives_on(connection: &mut Connection, seat: &Seat, from: &Life) -> bool {
     let deadline = seat.limits.connect_timeout;
     let info = match connection.call(INFO, deadline).await {

@@ -1,6 +1,6 @@
 //! Reads of a session while there is no master: on a lane of another node, with the session's own
-//! identity. What is not about data (`ROLE`, `PING`, `PUBSUB NUMSUB`) the node would answer for itself:
-//! like everything else it waits for a master, and so does what the client sends behind it.
+//! identity. What is not about data (`ROLE`, `PING`, `PUBSUB NUMSUB`) the node would answer for
+//! itself: like everything else it waits for a master, and so does what the client sends behind it.
 
 use tokio::time::{Instant, sleep};
 
@@ -76,8 +76,8 @@ impl Session {
         }
     }
 
-    /// What was asked of this session's lane was refused with `line`, or lost with the lane: next time
-    /// another node is asked.
+    /// What was asked of this session's lane was refused with `line`, or lost with the lane: next
+    /// time another node is asked.
     pub(super) fn lane_failed(&mut self, line: &[u8]) {
         let Some(own) = &self.lane else { return };
         match (own.lane_use, refusal(line)) {

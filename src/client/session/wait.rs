@@ -1,7 +1,7 @@
 //! Everything that a session waits for: bytes, replies, room, the gate, a lane.
 //!
-//! **Invariant:** whatever it waits for, the session keeps delivering replies that its client has not
-//! taken yet, and sees when the client is gone before it sends anything on its behalf.
+//! **Invariant:** whatever it waits for, the session keeps delivering replies that its client has
+//! not taken yet, and sees when the client is gone before it sends anything on its behalf.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

@@ -8,8 +8,8 @@
 //! **Invariant:** a row says `READ` only when the command is known to change nothing that is
 //! replicated, on every server that has it. What goes by a lane and is no write is asked again when
 //! its connection breaks: what has an effect, even one that is not replicated, goes another way. A
-//! row says nothing about arity: a known command with a wrong number of arguments gets one error from
-//! the server, as it would without the proxy.
+//! row says nothing about arity: a known command with a wrong number of arguments gets one error
+//! from the server, as it would without the proxy.
 
 use super::policy::{Group, Ruled};
 use super::{Class, Local, Path, Pin, Verdict};

@@ -118,7 +118,8 @@ fn a_command_without_the_subcommand_that_it_needs_gets_its_error_from_the_server
     check("COMMAND", Admin, false, Path::Pinned(Pin::OneShot));
 }
 
-/// A session whose connection may be in a state that nobody knows cannot be moved to another master.
+/// A session whose connection may be in a state that nobody knows cannot be moved to another
+/// master.
 #[test]
 fn settings_of_a_server_leave_the_connection_as_it_was() {
     for line in ["DEBUG PROTOCOL attrib", "DEBUG PAUSE-CRON 1"] {

@@ -15,9 +15,9 @@
 //! # Trade-offs
 //!
 //! redis-protocol decodes both directions, but it needs 156 ns to find the end of a SET with three
-//! arguments, against 17 ns here (`benches/scan.rs`, two busy shared cores), starts again at byte 0 on
-//! every read, recurses without a limit and knows no inline commands. It remains the oracle of the
-//! property tests in `tests/protocol.rs`.
+//! arguments, against 17 ns here (`benches/scan.rs`, two busy shared cores), starts again at byte 0
+//! on every read, recurses without a limit and knows no inline commands. It remains the oracle of
+//! the property tests in `tests/protocol.rs`.
 
 #![deny(
     clippy::arithmetic_side_effects,

@@ -128,7 +128,8 @@ impl ReplyScanner {
         self.state != State::Start
     }
 
-    /// Bytes that are still to come of the value in which the scan stopped; 0 where that is not known.
+    /// Bytes that are still to come of the value in which the scan stopped; 0 where that is not
+    /// known.
     #[inline]
     pub fn body_left(&self) -> u64 {
         match self.state {

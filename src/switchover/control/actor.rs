@@ -67,8 +67,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         Some(Order::new(id, &shard, &from, &to, task))
     }
 
-    /// Works until the last client has left; an operation that runs when the proxy is told to stop is
-    /// finished or undone first.
+    /// Works until the last client has left; an operation that runs when the proxy is told to stop
+    /// is finished or undone first.
     pub async fn run(mut self, interrupted: Option<Order>) {
         let mut heard = Heard {
             nodes: self.watch.news(),
@@ -166,7 +166,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
 
     /// After an operation, or its first part: the route is what it has made of it.
     fn take_stock(&mut self) {
-        // What followed the old master counts no more; after an order that was refused it still does.
+        // What followed the old master counts no more; after an order that was refused it still
+        // does.
         if let Some(master) = self.site.routes.current().1
             && self.known.master.as_deref() != Some(&*master)
         {
@@ -186,8 +187,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         };
     }
 
-    /// Judges the nodes beside an operation that waits for some of them: when there is another master,
-    /// or has to be, it is to end, and the route follows when it has.
+    /// Judges the nodes beside an operation that waits for some of them: when there is another
+    /// master, or has to be, it is to end, and the route follows when it has.
     fn is_superseded(&mut self, operation: &Operation) -> bool {
         let Some((verdict, routed)) = self.judged() else {
             return false;
@@ -236,7 +237,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         }
     }
 
-    /// What is to be thought of what the nodes say; `None` when it is history, or was judged before.
+    /// What is to be thought of what the nodes say; `None` when it is history, or was judged
+    /// before.
     fn judged(&mut self) -> Option<(Verdict, Option<String>)> {
         if self.watch.rounds() < self.believed_from {
             return None;
@@ -262,8 +264,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         Some((verdict, routed))
     }
 
-    /// Brings the route in line with what the nodes say, when they say it beyond doubt. Whether they
-    /// have said anything new.
+    /// Brings the route in line with what the nodes say, when they say it beyond doubt. Whether
+    /// they have said anything new.
     async fn follow(&mut self) -> bool {
         let Some((verdict, routed)) = self.judged() else {
             return false;
@@ -406,8 +408,8 @@ async fn changed(word: Option<&mut watch::Receiver<u64>>) {
     }
 }
 
-/// The run of each node, as far as it is known. One that fell silent is in the same run for all that
-/// is known.
+/// The run of each node, as far as it is known. One that fell silent is in the same run for all
+/// that is known.
 fn lives(snapshot: &Snapshot) -> Vec<(NodeName, String)> {
     let life = |node: &Observed| {
         let run_id = node.facts.as_ref()?.life.run_id.clone()?;

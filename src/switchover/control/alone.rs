@@ -1,8 +1,8 @@
 //! A shard whose master is out of reach, and nobody but this proxy to replace it.
 //!
-//! Where the config says so (`promote_on_failure`), the most advanced replica is promoted when the master
-//! has been out of reach for `down_after_ms`. It is an operation like any other: journal, claim, report;
-//! behind it the old master is waited for, and fenced when it comes back as one.
+//! Where the config says so (`promote_on_failure`), the most advanced replica is promoted when the
+//! master has been out of reach for `down_after_ms`. It is an operation like any other: journal,
+//! claim, report; behind it the old master is waited for, and fenced when it comes back as one.
 
 use std::net::{IpAddr, UdpSocket};
 
@@ -101,8 +101,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
     }
 }
 
-/// Where the old master is told to replicate from, should it come back. For Kvrocks a listener at our end
-/// of a connection to it, with a port of the kernel's choice.
+/// Where the old master is told to replicate from, should it come back. For Kvrocks a listener at
+/// our end of a connection to it, with a port of the kernel's choice.
 fn sink(operation: &str, engine: Engine, old: &Observed) -> SinkAddress {
     let closed = SinkAddress::closed_port(operation);
     if engine != Engine::Kvrocks {

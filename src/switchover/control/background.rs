@@ -1,9 +1,9 @@
 //! An operation that waits for nodes behind its report, and nodes that go their own way meanwhile.
 //! Pure judgement.
 //!
-//! **Invariant:** what the operation has made itself, or may still find out to have made, is not taken for
-//! somebody else's doing: the fence on the old master, and either of its two nodes as master while it
-//! is not known which one is.
+//! **Invariant:** what the operation has made itself, or may still find out to have made, is not
+//! taken for somebody else's doing: the fence on the old master, and either of its two nodes as
+//! master while it is not known which one is.
 
 use super::evidence::Verdict;
 

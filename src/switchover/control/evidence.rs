@@ -1,16 +1,16 @@
 //! Who may be believed to be the master now, when somebody else has changed it. Pure judgement.
 //!
-//! **Invariants:** the master that we have is kept as long as it says that it is one, whatever others
-//! say. Another one is followed on positive evidence only: it says that it is master, alone, and it
-//! holds the history that clients have written to: it was seen following our master, has lost nothing
-//! since, and goes on from the same history where nodes tell it (Redis); or it tells that it left that
-//! history where our master was seen last. An empty node that has just
-//! been started never wins. Without a known history (a proxy that has just been started) whoever is
+//! **Invariants:** the master that we have is kept as long as it says that it is one, whatever
+//! others say. Another one is followed on positive evidence only: it says that it is master, alone,
+//! and it holds the history that clients have written to: it was seen following our master, has
+//! lost nothing since, and goes on from the same history where nodes tell it (Redis); or it tells
+//! that it left that history where our master was seen last. An empty node that has just been
+//! started never wins. Without a known history (a proxy that has just been started) whoever is
 //! master alone is believed, and two are none.
 //!
-//! Sentinels change that ([`verdict_beside`]): the node that a majority of them names is the master as
-//! soon as it says so itself, even if another one says so too, and even if it lacks what clients have
-//! written: their failover loses what had not been replicated, and the loss can only be told.
+//! Sentinels change that ([`verdict_beside`]): the node that a majority of them names is the master
+//! as soon as it says so itself, even if another one says so too, and even if it lacks what clients
+//! have written: their failover loses what had not been replicated, and the loss can only be told.
 
 use tokio::time::Instant;
 
@@ -41,8 +41,9 @@ impl Known {
         }
     }
 
-    /// Brings it up to date with what a master that is kept, and its replicas, say. Who follows it no
-    /// more is forgotten when the master has spoken since: before that it may be what has replaced it.
+    /// Brings it up to date with what a master that is kept, and its replicas, say. Who follows it
+    /// no more is forgotten when the master has spoken since: before that it may be what has
+    /// replaced it.
     pub fn learn(&mut self, snapshot: &Snapshot, now: Instant) {
         let Some(master) = self.master.clone() else {
             return;
@@ -90,8 +91,8 @@ impl Known {
         same && !behind && !facts.loading
     }
 
-    /// Whether a node, having been promoted, says that it had everything that the master was seen to
-    /// have.
+    /// Whether a node, having been promoted, says that it had everything that the master was seen
+    /// to have.
     fn is_complete_in(&self, facts: &NodeFacts) -> bool {
         let went_on = self.history.is_some() && self.history == facts.history_before;
         went_on && facts.history_before_end.is_some() && self.missing_in(facts) == Some(0)

@@ -1,8 +1,8 @@
 use super::super::fixtures::*;
 use super::*;
 
-/// What is decided about `later` by one who has seen master `a:1` at 100 of history `h`, followed by
-/// `b:1` at 90.
+/// What is decided about `later` by one who has seen master `a:1` at 100 of history `h`, followed
+/// by `b:1` at 90.
 fn check(later: &[(&str, Says<'_>)], routed: bool) -> Verdict {
     let now = Instant::now();
     let before = [
@@ -147,8 +147,8 @@ fn a_proxy_that_has_just_been_started_believes_whoever_is_master_alone() {
     assert_eq!(verdict(&two, &Known::default(), false, now), Verdict::Keep);
 }
 
-/// What is decided about `later` by one who has seen what [`check`] has, when Sentinels have been naming
-/// `named` since before the look, or only since then.
+/// What is decided about `later` by one who has seen what [`check`] has, when Sentinels have been
+/// naming `named` since before the look, or only since then.
 fn check_word(later: &[(&str, Says<'_>)], named: &str, before_the_look: bool) -> Verdict {
     let now = Instant::now();
     let known = Known {

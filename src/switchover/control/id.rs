@@ -1,8 +1,8 @@
 //! Operation ids: UTC time and random hex digits, so that they sort by time.
 //!
-//! **Invariant:** two proxies that are told to switch in the same instant draw different ones, even in
-//! containers that are alike: claims, fences and connections bear the id, and equal ones would take each
-//! other's for their own.
+//! **Invariant:** two proxies that are told to switch in the same instant draw different ones, even
+//! in containers that are alike: claims, fences and connections bear the id, and equal ones would
+//! take each other's for their own.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -1,7 +1,8 @@
-//! The shard's task while another proxy changes the master: it holds with it, follows it, and lets go.
+//! The shard's task while another proxy changes the master: it holds with it, follows it, and lets
+//! go.
 //!
-//! **Invariant:** every hold that begins here ends here, at the driver's word or when its time is over;
-//! and the route that is published is what two nodes have just said themselves.
+//! **Invariant:** every hold that begins here ends here, at the driver's word or when its time is
+//! over; and the route that is published is what two nodes have just said themselves.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -59,8 +60,8 @@ impl Others {
         true
     }
 
-    /// Tells the driver, by way of the node that it was heard from and of the master: its own link to
-    /// one of them may be down.
+    /// Tells the driver, by way of the node that it was heard from and of the master: its own link
+    /// to one of them may be down.
     fn acknowledge(&self, at: usize, old: Option<&str>, operation: &str, step: Step) {
         self.peers.acknowledge(at, operation, step);
         if let Some(old) = old.and_then(|old| self.peers.place_of(old))
@@ -238,8 +239,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         found.map(|node| node.name().clone())
     }
 
-    /// Whether the target is the master now; then the route names it, and those who receive messages
-    /// have them from there.
+    /// Whether the target is the master now; then the route names it, and those who receive
+    /// messages have them from there.
     async fn confirm(
         &mut self,
         others: &Others,
@@ -331,7 +332,8 @@ impl<G: Gates, R: Routes> Actor<G, R> {
 /// Whether the old master says that it is one still; silence is no such word.
 async fn still_master(others: &Others, old: Option<&str>) -> bool {
     let role = match old {
-        // One that has been fenced answers at once; one that is frozen must not keep us from following.
+        // One that has been fenced answers at once; one that is frozen must not keep us from
+        // following.
         Some(old) => timeout(OLD_ANSWERS_WITHIN, others.peers.role_of(old))
             .await
             .ok(),

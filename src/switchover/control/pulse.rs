@@ -1,8 +1,8 @@
 //! Asks the master in use every 100 ms whether it is still one, and has all nodes looked at as soon
 //! as it is not, or does not answer.
 //!
-//! Owns one connection to that master. **Invariant:** it decides nothing: it only makes the watch look
-//! earlier than it would have.
+//! Owns one connection to that master. **Invariant:** it decides nothing: it only makes the watch
+//! look earlier than it would have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::switchover::exec::{Routes, Site};
 use crate::topology::node::Connection;
 use crate::topology::watch::Watch;
 
-/// How often the master is asked. Readers see what an old master has for as long at most, when nothing
-/// else tells that it is one.
+/// How often the master is asked. Readers see what an old master has for as long at most, when
+/// nothing else tells that it is one.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// While there is no master, clients wait: the nodes are looked at more often, at first.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

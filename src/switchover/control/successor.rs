@@ -1,9 +1,9 @@
-//! Who takes the place of a master that is out of reach, where the proxy was told to act alone. Pure
-//! judgement.
+//! Who takes the place of a master that is out of reach, where the proxy was told to act alone.
+//! Pure judgement.
 //!
-//! **Invariants:** nobody does while anybody else can still reach the master, as far as its replicas tell,
-//! or while another node says that it is master. A replica that lost what it was seen to have, or was
-//! never seen to follow, is no candidate.
+//! **Invariants:** nobody does while anybody else can still reach the master, as far as its
+//! replicas tell, or while another node says that it is master. A replica that lost what it was
+//! seen to have, or was never seen to follow, is no candidate.
 
 use tokio::time::Instant;
 
@@ -21,8 +21,8 @@ pub(super) struct Successor {
     pub missing: u64,
 }
 
-/// Whether nothing came from the master when it was asked last. One that answers with an error, because
-/// it is full or does not let us in, is there.
+/// Whether nothing came from the master when it was asked last. One that answers with an error,
+/// because it is full or does not let us in, is there.
 pub(super) fn is_out_of_reach(snapshot: &Snapshot, known: &Known) -> bool {
     let master = known.master.as_ref().and_then(|name| snapshot.node(name));
     let trouble = master.and_then(|node| node.error.as_ref());
@@ -43,8 +43,8 @@ pub(super) fn successor(snapshot: &Snapshot, known: &Known, now: Instant) -> Opt
             } => {}
             role @ Role::Replica { .. } => match snapshot.followed_by(role) {
                 Some(other) if other.name() != master.name() => continue,
-                // It hears its master, or copies from it right now; or from somebody who may be the master
-                // under a name that we do not know.
+                // It hears its master, or copies from it right now; or from somebody who may be the
+                // master under a name that we do not know.
                 _ => return None,
             },
         }

@@ -323,7 +323,8 @@ impl Desk {
         }
     }
 
-    /// Promotes a replica whose master is out of reach, when both still are what they were seen to be.
+    /// Promotes a replica whose master is out of reach, when both still are what they were seen to
+    /// be.
     pub async fn promote_alone(self, at_hand: Option<Connection>) -> Done {
         let name = format!("{}-look", self.name);
         let old = &self.old.name;

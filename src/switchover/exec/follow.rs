@@ -213,8 +213,8 @@ impl Desk {
         if history.is_some() && history == common {
             return Ok((offset > parted).then(|| offset - parted));
         }
-        // A master that was shut down in order and started again has a history of its own, which goes on
-        // from where its files ended.
+        // A master that was shut down in order and started again has a history of its own, which
+        // goes on from where its files ended.
         if common.is_some() && info.get("master_replid2") == common && before_fork(info) > 0 {
             let ended = before_fork(info);
             let past = (ended.max(offset)).saturating_sub(ended.min(parted));

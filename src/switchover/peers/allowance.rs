@@ -1,12 +1,14 @@
 //! How long writes are held at the word of others: a share of the time, whoever asks and however
 //! often.
 //!
-//! **Invariant:** whoever may `PUBLISH` can say `HOLD`, again and again and under ever new names. Each
-//! of them holds writes for `limit` at most, all together for a fifth of the time in the long run. A
-//! switchover holds for a few milliseconds, so hundreds in a minute are no obstacle to one another.
+//! **Invariant:** whoever may `PUBLISH` can say `HOLD`, again and again and under ever new names.
+//! Each of them holds writes for `limit` at most, all together for a fifth of the time in the long
+//! run. A switchover holds for a few milliseconds, so hundreds in a minute are no obstacle to one
+//! another.
 //!
-//! A driver that was told yes counts on all that it asked for, up to the limit: what is left must do for
-//! that, or nothing is granted. (One whose `pause_timeout_ms` is longer than ours gets our limit.)
+//! A driver that was told yes counts on all that it asked for, up to the limit: what is left must
+//! do for that, or nothing is granted. (One whose `pause_timeout_ms` is longer than ours gets our
+//! limit.)
 
 use std::time::Duration;
 

@@ -13,8 +13,8 @@ use crate::switchover::report::{OtherProxy, Outcome, Proxies};
 use crate::topology::node::words;
 
 /// How long the driver waits until the others read from the new master, with every write held. They
-/// are two round trips away from it, and move their subscribers meanwhile: a late write is better than
-/// a lost message, as in every release.
+/// are two round trips away from it, and move their subscribers meanwhile: a late write is better
+/// than a lost message, as in every release.
 pub const ROUTE_WITHIN: Duration = Duration::from_millis(300);
 /// Acknowledgements that are counted.
 pub(super) const PEERS_MAX: usize = 256;
@@ -47,7 +47,8 @@ enum Stage {
 }
 
 impl Roll {
-    /// Counted, and everybody by name: one that leaves meanwhile and one that comes are not the same.
+    /// Counted, and everybody by name: one that leaves meanwhile and one that comes are not the
+    /// same.
     fn is_held(&self) -> bool {
         let mut named = self.census.iter().flat_map(|census| census.others.keys());
         self.held.len() >= self.others && named.all(|id| self.held.contains(id))
@@ -108,7 +109,8 @@ impl Peers {
         self.roll.send_modify(|roll| roll.fault = Some(why));
     }
 
-    /// Has the others hold. Returns how many there are when all of them do; waits without a deadline.
+    /// Has the others hold. Returns how many there are when all of them do; waits without a
+    /// deadline.
     pub async fn hold(
         &self,
         operation: &str,

@@ -1,17 +1,19 @@
 //! Who listens to the channel of a shard on one node: other proxies by name, and whoever else does.
 //!
 //! **Invariant:** a listener is left out of the count only when the node's own list says that it is
-//! none of the proxies, or one of them twice. Where the list does not fit the count, all are waited for.
+//! none of the proxies, or one of them twice. Where the list does not fit the count, all are waited
+//! for.
 //!
 //! # Trade-offs
 //!
-//! * A proxy whose user may not name its connection looks like a stranger. It is told like all others,
-//!   and nobody waits for it; it says so in its log.
-//! * A proxy that is named and leaves in the millisecond before HOLD undoes the switchover like a silent
-//!   one: by the count it might be a stranger that has left, and the proxy one that broke off.
-//! * A proxy that has started anew has another id. What its last run left half-open behind a network
-//!   that dropped everything counts as a silent proxy until the node's `tcp-keepalive` has found out: it
-//!   cannot be told from one that is frozen. The report names it.
+//! * A proxy whose user may not name its connection looks like a stranger. It is told like all
+//!   others, and nobody waits for it; it says so in its log.
+//! * A proxy that is named and leaves in the millisecond before HOLD undoes the switchover like a
+//!   silent one: by the count it might be a stranger that has left, and the proxy one that broke
+//!   off.
+//! * A proxy that has started anew has another id. What its last run left half-open behind a
+//!   network that dropped everything counts as a silent proxy until the node's `tcp-keepalive` has
+//!   found out: it cannot be told from one that is frozen. The report names it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The channel of a shard: two connections to every node, one that listens and one that speaks.
 //!
-//! **Invariant:** a node that does not answer stops nobody but its own link; what is to be said there
-//! is dropped, and whoever waits for an answer learns it.
+//! **Invariant:** a node that does not answer stops nobody but its own link; what is to be said
+//! there is dropped, and whoever waits for an answer learns it.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
@@ -273,7 +273,8 @@ impl Peers {
             .position(|link| link.node.as_ref() == node)
     }
 
-    /// Says something to a node. Dropped when it cannot be reached, or has too much to hear already.
+    /// Says something to a node. Dropped when it cannot be reached, or has too much to hear
+    /// already.
     pub(super) fn say(&self, at: usize, say: Say) {
         if let Some(link) = self.links.get(at)
             && link.outbox.try_send(say).is_err()

@@ -7,8 +7,8 @@
 //! RELEASE <operation> <proxy>                 let the held writes go on
 //! ```
 //!
-//! **Invariant:** whoever may `PUBLISH` can write here, so a message is a few short words of a known
-//! alphabet or it is nothing; none of them is believed for what can be asked of a node.
+//! **Invariant:** whoever may `PUBLISH` can write here, so a message is a few short words of a
+//! known alphabet or it is nothing; none of them is believed for what can be asked of a node.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,7 +1,9 @@
-//! The part of a proxy in an operation of another one, as far as it is decided by what is said. Pure.
+//! The part of a proxy in an operation of another one, as far as it is decided by what is said.
+//! Pure.
 //!
-//! **Invariant:** it begins with a HOLD and ends by the first of: a RELEASE of the same operation and
-//! the same proxy, the end of its time, and a drain that fails. Nothing that others say prolongs it.
+//! **Invariant:** it begins with a HOLD and ends by the first of: a RELEASE of the same operation
+//! and the same proxy, the end of its time, and a drain that fails. Nothing that others say
+//! prolongs it.
 
 use super::message::{Message, Saying};
 

@@ -290,9 +290,9 @@ pub enum Effect {
     /// forwarded lacks its reply. Without a deadline of its own: `Timer::Drain` watches it, and
     /// `Release` takes it back.
     Hold,
-    /// *Answered* `PeersHold`, `NoPeers` or `PeersSilent`. Have the other proxies of the shard hold, too,
-    /// and wait until each of them has drained. Without a deadline of its own: `Timer::Drain` watches
-    /// it, and `ReleasePeers` takes it back.
+    /// *Answered* `PeersHold`, `NoPeers` or `PeersSilent`. Have the other proxies of the shard
+    /// hold, too, and wait until each of them has drained. Without a deadline of its own:
+    /// `Timer::Drain` watches it, and `ReleasePeers` takes it back.
     HoldPeers,
     /// *Answered* `PeersRouted`, within a deadline of the executor's. Tell those that hold who is
     /// master, wait until each of them reads there, and move our own receivers meanwhile. An

@@ -1,9 +1,10 @@
-//! The end of what nobody needs any more: somebody else made another node the master, or the operator
-//! has taken over.
+//! The end of what nobody needs any more: somebody else made another node the master, or the
+//! operator has taken over.
 //!
-//! **Invariant:** it ends only when every order has been answered or counts as lost, and once it is leaving it
-//! gives no further one: not a fence is lifted beside a master that somebody else has made. (An order
-//! that was lost may still be executed; whoever is in charge now sees what becomes of it.)
+//! **Invariant:** it ends only when every order has been answered or counts as lost, and once it is
+//! leaving it gives no further one: not a fence is lifted beside a master that somebody else has
+//! made. (An order that was lost may still be executed; whoever is in charge now sees what becomes
+//! of it.)
 
 use super::effect::*;
 use super::state::*;

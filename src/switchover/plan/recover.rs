@@ -37,8 +37,8 @@ impl Step {
     /// Both have answered, or failed to. The promotion is never sent before the fence stands and
     /// the fence is never lifted before the promotion is known not to have happened; hence an old
     /// master that is master, in the same life, proves that the target is not and will not be; one
-    /// that is fenced, or restarted and may have forgotten a fence, proves nothing. Nor does any, where
-    /// the target was to take the place of one that was out of reach.
+    /// that is fenced, or restarted and may have forgotten a fence, proves nothing. Nor does any,
+    /// where the target was to take the place of one that was out of reach.
     fn decide(&mut self, old: Answer, target: Answer) {
         use Answer::{Is, Lost};
         let unproven = self.state.facts.old_is_down;
@@ -48,7 +48,8 @@ impl Step {
                 return self.roll_forward(Attach::IfPrefix, self.state.facts.lag, reasons);
             }
             (Is(Seen::Master), Lost) if unproven => Alarm::PromotionUnknown,
-            // Both are known: the promotion has not happened and will not, and there is still no master.
+            // Both are known: the promotion has not happened and will not, and there is still no
+            // master.
             (Lost, Is(Seen::Follows | Seen::Foreign)) if unproven => {
                 let missing = self.state.facts.lag;
                 return self.promote(Promise::Unproven { missing });

@@ -93,8 +93,8 @@ impl Step {
         }
     }
 
-    /// Of two that want to, the one that holds already changes the master. One that looks still makes
-    /// way; one that has looked has the claims, beside which nobody can hold who may.
+    /// Of two that want to, the one that holds already changes the master. One that looks still
+    /// makes way; one that has looked has the claims, beside which nobody can hold who may.
     fn outrun(&mut self, stage: Stage, by: String) {
         if stage == Stage::Preflight {
             self.report_and_end(refused(vec![Reason::Outrun(by)]));

@@ -85,8 +85,8 @@ impl<S: ReplySink> LaneTask<S> {
         }
     }
 
-    /// Without an end a frozen node that has been left would keep its writes in flight, and so every
-    /// later hold from draining.
+    /// Without an end a frozen node that has been left would keep its writes in flight, and so
+    /// every later hold from draining.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
         let Some(silence_max) = self.lane.retired.get() else {
             return Poll::Pending;

@@ -1,7 +1,8 @@
 //! Commands of the modules that are common beside Redis and Valkey, and that Kvrocks has built in.
 //!
 //! **Invariant:** a module command is a read only when its module documents it as one, and Kvrocks
-//! writes nothing for it; everything else of these modules is a write, and a module that is not listed is unknown, hence a write.
+//! writes nothing for it; everything else of these modules is a write, and a module that is not
+//! listed is unknown, hence a write.
 
 use super::{MAY_WRITE, READ, READ_ONE_SHOT, Row, WRITE, WRITE_ONE_SHOT};
 
