@@ -46,21 +46,6 @@ impl OnWay {
         self.bytes.len()
     }
 
-    #[inline]
-    pub(super) fn unsent(&self) -> usize {
-        self.bytes.len().saturating_sub(self.sent)
-    }
-
-    /// Writes what the server takes right now. What is wrong with a connection that takes nothing
-    /// is found out by [`OnWay::poll_send`].
-    pub(super) fn try_send(&mut self, write: &WriteHalf) {
-        if let Some(rest) = self.bytes.get(self.sent..)
-            && let Ok(sent) = write.try_write(rest)
-        {
-            self.sent += sent;
-        }
-    }
-
     /// Writes what is unsent. `Pending`: the server reads too slowly.
     pub(super) fn poll_send(
         &mut self,
