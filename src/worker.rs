@@ -219,6 +219,7 @@ async fn obey(seat: Rc<Seat>, mut orders: mpsc::Receiver<GateOrder>) {
             GateOrder::Release { to, done } => {
                 // The control path may have stopped listening; the gate is what matters.
                 let _ = done.send(seat.gate.release(to));
+                seat.leave_former_master();
             }
             GateOrder::Prepare { node, done } => {
                 let seat = Rc::clone(&seat);

@@ -255,7 +255,7 @@ async fn a_client_that_reads_nothing_does_not_keep_the_shard_from_being_drained(
     const READS: usize = 40;
     let value = "x".repeat(1 << 20);
     let shard = Shard::redis(1).await;
-    let limits = "workers = 1\nbulk_bytes_max = 4194304\noutput_buffer_bytes_max = 67108864";
+    let limits = "workers = 1\nbulk_bytes_max = 4194304\noutput_buffer_bytes_max = 134217728";
     let settings = Settings {
         proxy: limits.into(),
         ..patient()

@@ -202,6 +202,12 @@ impl Seat {
         Some((epoch, links))
     }
 
+    /// The route may have changed: what is owed by a node that was left is not waited for without
+    /// an end, even when no session here asks anything of the new one.
+    pub fn leave_former_master(&self) {
+        self.master();
+    }
+
     /// Nothing is asked of this node any more.
     pub(super) fn forget_node(&self, left: &NodeLinks) {
         self.nodes.borrow_mut().remove(&left.node);

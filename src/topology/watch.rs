@@ -66,12 +66,15 @@ impl Observed {
 
     /// What the node said, if that is recent enough to rely on.
     pub fn fresh(&self, now: Instant) -> Option<&NodeFacts> {
-        let recent = self
-            .seen_at
-            .is_some_and(|at| now.saturating_duration_since(at) <= FRESH);
+        self.recent(now).filter(|_| self.error.is_none())
+    }
+
+    /// The same, even if it has not answered since.
+    pub fn recent(&self, now: Instant) -> Option<&NodeFacts> {
+        let is_recent = |at| now.saturating_duration_since(at) <= FRESH;
         self.facts
             .as_ref()
-            .filter(|_| recent && self.error.is_none())
+            .filter(|_| self.seen_at.is_some_and(is_recent))
     }
 }
 

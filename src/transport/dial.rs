@@ -17,7 +17,9 @@ use super::Stream;
 use crate::config::UpstreamTls;
 
 /// A machine that has vanished closes nothing. After so long without a byte the kernel asks whether
-/// it is still there, four times: a connection to nowhere ends after two minutes.
+/// it is still there, four times: a connection to nowhere on which nothing has been sent ends after
+/// two minutes. Where something has, the kernel sends it again for about a quarter of an hour; if
+/// another node is the master by then, nobody waits for that.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(15))

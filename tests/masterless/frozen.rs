@@ -36,6 +36,35 @@ impl Stuck {
     }
 }
 
+/// Clients that ask one thing and wait for the answer: nobody asks anything of the next master.
+#[tokio::test]
+async fn clients_that_all_wait_do_not_wait_for_a_frozen_master_for_ever() {
+    let shard = Shard::redis(1).await;
+    let settings = Settings {
+        proxy: "workers = 1".into(),
+        ..patient()
+    };
+    let proxy = shard.proxy_with(settings).await;
+    let mut reader = client(&proxy).await.with_deadline(SOON);
+    let mut writer = client(&proxy).await.with_deadline(SOON);
+    for wire in [&mut reader, &mut writer] {
+        assert!(wire.run("SET before 1").await.unwrap().ok());
+    }
+    known(&proxy).await;
+
+    shard.set.nodes[0].freeze().unwrap();
+    reader.send(&["GET", "which"]).await.unwrap();
+    writer.send(&["INCR", "written"]).await.unwrap();
+    promote(&shard, 1, "which", "the new master").await;
+    followed(&proxy, &shard.addr(1)).await;
+
+    let read = reader.reply().await.unwrap();
+    assert_eq!(read, Value::bulk("the new master"));
+    let written = writer.reply().await;
+    assert!(written.is_err(), "{written:?}");
+    shard.set.nodes[0].thaw().unwrap();
+}
+
 #[tokio::test]
 async fn a_master_that_froze_is_left_behind_with_what_it_owes() {
     let shard = Shard::redis(2).await;

@@ -375,10 +375,11 @@ impl<'s> Relay<'s> {
 
     async fn deadline_passed(&mut self) -> Result<(), Closed> {
         if self.reply_due.is_some() {
-            if self.is_reopening() || !self.session.outbox.is_crowded() {
+            let crowded = self.session.outbox.is_crowded();
+            if !crowded || self.is_reopening() || self.expects.any_write() {
                 return Err(self.unanswered());
             }
-            // It is the client that takes nothing.
+            // The server is not read, because the client takes nothing.
             self.reply_due = None;
             return Ok(());
         }
@@ -449,9 +450,7 @@ impl<'s> Relay<'s> {
             _ => {}
         }
         let mut woken = Poll::Pending;
-        // Who takes no replies does not keep others waiting for its write.
-        let drains = gate == GateState::Holding && self.expects.any_write();
-        if (taken || drains) && !self.link_ended {
+        if (taken || self.must_hear(gate)) && !self.link_ended {
             self.link.input.reserve(READ_BYTES);
             let input = &mut self.link.input;
             match poll_read_buf(std::pin::Pin::new(&mut self.link.read), context, input) {
@@ -473,6 +472,17 @@ impl<'s> Relay<'s> {
             });
         }
         woken
+    }
+
+    /// Whether the server is read although the client takes nothing: its write keeps nobody waiting
+    /// who holds, or is waited for on a node that was left, and what is opened anew is for the proxy.
+    fn must_hear(&self, gate: GateState) -> bool {
+        let left = gate == GateState::Holding || self.has_moved();
+        if !(left && self.expects.any_write() || self.is_reopening()) {
+            return false;
+        }
+        let most = self.session.seat.limits.output_buffer_bytes_max / 2;
+        self.session.outbox.backlog() < most
     }
 
     /// The client is read even while its requests wait, up to a limit: its hanging up must be

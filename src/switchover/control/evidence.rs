@@ -2,11 +2,11 @@
 //!
 //! **Invariants:** the master that we have is kept as long as it says that it is one, whatever
 //! others say. Another one is followed on positive evidence only: it says that it is master, alone,
-//! and it holds the history that clients have written to: it was seen following our master, has
-//! lost nothing since, and goes on from the same history where nodes tell it (Redis); or it tells
-//! that it left that history where our master was seen last. An empty node that has just been
-//! started never wins. Without a known history (a proxy that has just been started) whoever is
-//! master alone is believed, and two are none.
+//! and it holds the history that clients have written to: it was seen following our master when
+//! that spoke last, has lost nothing since, and goes on from the same history where nodes tell it
+//! (Redis). One that left our master while that went on lacks what was written since, whatever
+//! becomes of it. An empty node that has just been started never wins. Without a known history (a
+//! proxy that has just been started) whoever is master alone is believed, and two are none.
 //!
 //! Sentinels change that ([`verdict_beside`]): the node that a majority of them names is the master
 //! as soon as it says so itself, even if another one says so too, and even if it lacks what clients
@@ -57,9 +57,6 @@ impl Known {
         let has_spoken = heard_at > self.heard_at;
         self.heard_at = heard_at;
         let replicas = following(snapshot, &master, now);
-        if replicas.is_empty() {
-            return;
-        }
         let stays = |(name, _): &(NodeName, u64)| {
             !has_spoken && !replicas.iter().any(|(replica, _)| replica == name)
         };
@@ -91,13 +88,6 @@ impl Known {
         same && !behind && !facts.loading
     }
 
-    /// Whether a node, having been promoted, says that it had everything that the master was seen
-    /// to have.
-    fn is_complete_in(&self, facts: &NodeFacts) -> bool {
-        let went_on = self.history.is_some() && self.history == facts.history_before;
-        went_on && facts.history_before_end.is_some() && self.missing_in(facts) == Some(0)
-    }
-
     /// Whether `node` has the history that clients have written to.
     fn is_held_by(&self, node: &NodeName, facts: &NodeFacts) -> bool {
         let goes_on = match (&self.history, &facts.history) {
@@ -113,7 +103,7 @@ impl Known {
                 .map(|(_, offset)| *offset),
         };
         let has_it = matches!((seen, facts.offset), (Some(seen), Some(has)) if has >= seen);
-        goes_on && (has_it || self.is_complete_in(facts)) && !facts.loading
+        goes_on && has_it && !facts.loading
     }
 }
 
@@ -216,13 +206,14 @@ fn fresh_master<'s>(snapshot: &'s Snapshot, name: &str, now: Instant) -> Option<
     facts.role.is_master().then_some(facts)
 }
 
-/// The replicas of `master`, and how far each is.
+/// The replicas of `master`, and how far each is. One that has fallen silent is one for as long
+/// as what it said last counts.
 fn following(snapshot: &Snapshot, master: &str, now: Instant) -> Vec<(NodeName, u64)> {
     let Some(master) = snapshot.node(master) else {
         return Vec::new();
     };
     let replica = |node: &Observed| {
-        let facts = node.fresh(now)?;
+        let facts = node.recent(now)?;
         let follows = master.identity.is_followed_by(&facts.role);
         Some((node.name().clone(), facts.offset?)).filter(|_| follows)
     };

@@ -1,5 +1,6 @@
 use super::super::fixtures::*;
 use super::*;
+use crate::topology::watch::{FRESH, Trouble};
 
 /// What is decided about `later` by one who has seen master `a:1` at 100 of history `h`, followed
 /// by `b:1` at 90.
@@ -94,17 +95,35 @@ fn what_was_promoted_while_the_master_was_silent_already_is_still_what_followed_
 }
 
 #[test]
-fn what_was_promoted_beside_the_master_is_followed_when_it_has_what_the_master_had() {
-    let between = [
+fn the_only_replica_is_one_no_more_when_the_master_speaks_without_it() {
+    let detached = |name| (name, (MASTER, 90, "i", "h"));
+    let between = [("a:1", (MASTER, 100, "h", "0")), detached("b:1")];
+    let later = [("a:1", SILENT), detached("b:1")];
+    let later = snapshot(&later, Instant::now());
+    assert_eq!(check_between(&between, false, &later), follow("b:1"));
+    assert_eq!(check_between(&between, true, &later), Verdict::Keep);
+}
+
+#[test]
+fn a_replica_that_missed_a_question_is_still_one() {
+    let at = Instant::now();
+    let nodes = [
         ("a:1", (MASTER, 100, "h", "0")),
-        ("b:1", (MASTER, 100, "i", "h")),
-        ("c:1", (follows("a", Link::Down), 90, "h", "0")),
+        ("b:1", (follows("a", Link::Up), 90, "h", "0")),
     ];
-    for (end, expected) in [(100, follow("b:1")), (99, Verdict::Keep)] {
-        let later = [("a:1", SILENT), ("b:1", (MASTER, 500, "i", "h"))];
-        let mut later = snapshot(&later, Instant::now());
-        later.nodes[1].facts.as_mut().unwrap().history_before_end = Some(end);
-        assert_eq!(check_between(&between, true, &later), expected, "{end}");
+    let later = [("a:1", SILENT), ("b:1", (MASTER, 90, "i", "h"))];
+    for (silent_for, expected) in [(FRESH, follow("b:1")), (FRESH * 2, Verdict::Keep)] {
+        let now = at + silent_for;
+        let mut known = Known::master("a:1");
+        known.learn(&snapshot(&nodes, at), at);
+        let mut missed = snapshot(&nodes, now);
+        missed.nodes[1].seen_at = Some(at);
+        missed.nodes[1].error = Some(Trouble {
+            words: "no answer".to_owned(),
+            is_silence: true,
+        });
+        known.learn(&missed, now);
+        assert_eq!(verdict(&snapshot(&later, now), &known, true, now), expected);
     }
 }
 
