@@ -184,36 +184,52 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         progress: Arc<Progress>,
         words: mpsc::Receiver<Word>,
     ) {
+        let mut exec = Exec::new(site, id, &task, progress);
+        if matches!(task, Task::DryRun { .. }) {
+            return exec.dry_run().await;
+        }
+        exec.progress
+            .entered(plan::phase(&exec.state), &[], exec.going());
+        if let Task::TakeOver(begin) | Task::Recover(begin) = &task {
+            exec.prepare_recovery(begin).await;
+        }
+        exec.drive(words).await;
+    }
+
+    /// Everything as it is before the first effect.
+    fn new(site: Arc<Site<G, R>>, id: String, task: &Task, progress: Arc<Progress>) -> Self {
         let terms = Terms {
             force_on_timeout: site.switchover().force_on_timeout,
             silent_proxies: silence(&site.switchover()),
         };
         let sync_timeout_configured = site.switchover().sync_timeout;
-        let (from, to, begun) = match &task {
+        let (from, to, is_new) = match task {
             Task::Switch { from, to, .. } | Task::DryRun { from, to } => {
-                (from.clone(), to.clone(), None)
+                (from.clone(), to.clone(), true)
             }
-            Task::TakeOver(begin) | Task::Recover(begin) => (
-                begin.from.as_str().into(),
-                begin.to.as_str().into(),
-                Some(begin.clone()),
-            ),
+            Task::TakeOver(begin) | Task::Recover(begin) => {
+                (begin.from.as_str().into(), begin.to.as_str().into(), false)
+            }
         };
-        let sync_timeout = match &task {
+        let sync_timeout = match task {
             Task::Switch { sync_timeout, .. } => *sync_timeout,
             Task::DryRun { .. } | Task::TakeOver(_) | Task::Recover(_) => None,
         };
-        let (state, effects) = match (&task, &begun) {
-            (Task::TakeOver(begin), _) => plan::take_over(begin.facts),
-            (_, Some(begin)) => plan::recover(begin.terms, begin.facts),
-            (_, None) => plan::begin(terms),
+        let (state, effects) = match task {
+            Task::TakeOver(begin) => plan::take_over(begin.facts),
+            Task::Recover(begin) => plan::recover(begin.terms, begin.facts),
+            Task::Switch { .. } | Task::DryRun { .. } => plan::begin(terms),
         };
-        let mut exec = Exec {
+        let (gate, master) = match is_new {
+            true => (Opening::Open, Master::Old),
+            false => (Opening::Shut, Master::Nobody),
+        };
+        Exec {
             site,
             id,
             from,
             to,
-            unattended: begun.is_some(),
+            unattended: !is_new,
             state,
             queue: effects.into(),
             desk: None,
@@ -233,32 +249,15 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             holds: 0,
             census: None,
             asking: None,
-            gate: if begun.is_some() {
-                Opening::Shut
-            } else {
-                Opening::Open
-            },
-            master: if begun.is_some() {
-                Master::Nobody
-            } else {
-                Master::Old
-            },
+            gate,
+            master,
             timers: [None; 5],
             retry_after: RETRY_FIRST,
             sync_timeout: sync_timeout.unwrap_or(sync_timeout_configured),
             measured: Measured::start(),
             words: Vec::new(),
             progress,
-        };
-        if matches!(task, Task::DryRun { .. }) {
-            return exec.dry_run().await;
         }
-        exec.progress
-            .entered(plan::phase(&exec.state), &[], exec.going());
-        if let Some(begin) = begun {
-            exec.prepare_recovery(&begin).await;
-        }
-        exec.drive(words).await;
     }
 
     async fn drive(&mut self, mut words: mpsc::Receiver<Word>) {

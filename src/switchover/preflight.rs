@@ -8,9 +8,11 @@
 //! only the first.
 
 pub mod examine;
+mod passed;
 pub mod requirements;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+pub use passed::{Passed, Seat};
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +22,13 @@ use tokio::time::Instant;
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::switchover::attach::{Tail, compare_tails};
 use crate::switchover::claim::Claim;
-use crate::switchover::orders::{Orders, Reading, SinkAddress, own_offset, read_target};
+use crate::switchover::orders::{Reading, SinkAddress, own_offset, read_target};
 use crate::switchover::plan::{Dialect, Facts};
 use crate::switchover::preflight::examine::{Examined, examine};
 use crate::switchover::preflight::requirements::{Cast, Gap, output_limit, single};
 use crate::switchover::sentinels::{self, Terms, terms};
-use crate::switchover::sink::Sink;
 use crate::topology::engine::{Engine, Version};
-use crate::topology::facts::{Life, Link, Role, split};
-use crate::topology::identity::Identity;
+use crate::topology::facts::{Link, Role};
 use crate::topology::node::{Connection, Credentials, NodeName};
 use crate::topology::sentinel::Sentinels;
 
@@ -52,169 +52,134 @@ pub struct Question {
     pub sentinels: Option<Arc<Sentinels>>,
 }
 
-/// Everything an operation goes on with.
-pub struct Passed {
-    pub facts: Facts,
-    pub orders: Orders,
-    pub old: Seat,
-    pub target: Seat,
-    pub others: Vec<Seat>,
-    /// `replica-read-only` of the old master, for the journal.
-    pub replica_read_only: String,
-    pub old_life: Life,
-    pub target_offset: u64,
-    /// The target's count of full synchronisations so far.
-    pub full_syncs: u64,
-    pub sink_address: SinkAddress,
-    /// The listener behind `sink_address`, where the engine needs one.
-    pub sink: Option<Sink>,
-    /// What the Sentinels are to be told.
-    pub sentinel_terms: Vec<Terms>,
-    /// What keeps other proxies off the nodes, where it was asked for.
-    pub claim: Claim,
-}
-
-impl Passed {
-    /// Opens the sink where the engine needs one: at `fence_address` (`host` or `host:port`), or at
-    /// our end of the connection to the old master.
-    pub async fn with_sink(mut self, fence_address: Option<&str>) -> Result<Passed, String> {
-        if !self.orders.needs_listening_sink() {
-            return Ok(self);
-        }
-        let failed = |error: std::io::Error| {
-            format!("the sink for the fenced master cannot listen: {error}; check fence_address")
-        };
-        let connection = &self.old.connection;
-        let Some(address) = fence_address else {
-            let (local, peer) = (connection.local_addr().ip(), connection.peer_addr().ip());
-            let sink = Sink::open(local, 0, Some(peer)).await.map_err(failed)?;
-            self.sink_address = SinkAddress::of(sink.address());
-            self.sink = Some(sink);
-            return Ok(self);
-        };
-        let named = split(address).and_then(|(host, port)| Some((host, port.parse().ok()?)));
-        let (host, port) = named.unwrap_or((address, 0));
-        let everywhere = match connection.local_addr().ip() {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let sink = Sink::open(everywhere, port, None).await.map_err(failed)?;
-        self.sink_address = SinkAddress {
-            host: host.to_owned(),
-            port: sink.address().port(),
-        };
-        self.sink = Some(sink);
-        Ok(self)
-    }
-}
-
-/// One node's connection, and the names the node goes by.
-pub struct Seat {
-    pub connection: Connection,
-    pub identity: Identity,
-}
-
 /// Looks at every node. `Err` carries every failing requirement.
 pub async fn preflight(question: &Question) -> Result<Passed, Vec<String>> {
-    if !question.nodes.contains(&question.to) {
-        let nodes = question.nodes.join(", ");
-        return Err(vec![format!(
-            "{} is no node of this shard; use one of {nodes}",
-            question.to
-        )]);
-    }
-    if question.from.is_empty() {
-        let none = "the shard has no master now; wait until it has one";
-        return Err(vec![none.to_owned()]);
-    }
-    if question.from == question.to {
-        return Err(vec![format!(
-            "{} is the master already; nothing is to be done",
-            question.to
-        )]);
-    }
+    ordered(question).map_err(|wrong| vec![wrong])?;
     let (mut seen, mut failings) = examine_all(question).await;
     learn_names(&mut seen, question.within).await;
     let watching = watching(question, &mut seen, &mut failings).await;
-    let mut take = |name: &NodeName| {
-        let at = seen
-            .iter()
-            .position(|(connection, _)| connection.node() == name)?;
-        Some(seen.swap_remove(at))
-    };
-    let (old, target) = (take(&question.from), take(&question.to));
-    let ((mut old, old_seen), (mut target, target_seen)) = match (old, target) {
-        (Some(old), Some(target)) => (old, target),
-        (old, target) => {
-            for (_, node) in [old, target].iter().flatten().chain(&seen) {
-                single(node, &mut failings);
-            }
-            return Err(failings);
-        }
-    };
-    let others = seen.iter().map(|(_, examined)| examined).collect();
-    let cast = Cast {
-        old: &old_seen,
-        target: &target_seen,
-        others,
-    };
-    failings.extend(cast.failings());
-    let sentinel_terms = terms(&watching, &old_seen.identity, &target_seen.identity);
-    let sentinel_terms = sentinel_terms.unwrap_or_else(|wrong| {
+    let mut company = Company::of(question, seen, &mut failings).ok_or_else(|| failings.clone())?;
+    failings.extend(company.cast().failings());
+    let (old, target) = (&company.old.1.identity, &company.target.1.identity);
+    let sentinel_terms = terms(&watching, old, target).unwrap_or_else(|wrong| {
         failings.extend(wrong);
         Vec::new()
     });
     // With the wrong roles a gap means nothing.
-    let (mut lag, mut target_offset) = (0, 0);
+    let mut gap = None;
     if failings.is_empty() {
-        match gap(&mut old, &mut target, question).await {
-            Ok(gap) => {
-                (lag, target_offset) = (gap.lag(), gap.target_offset);
-                let backlog = target_seen.facts.backlog_bytes;
-                let gap = Gap {
-                    output_limit: output_limit(&old_seen),
-                    backlog,
-                    ..gap
-                };
-                failings.extend(gap.failings(&question.from, &question.to));
+        match company.gap(question).await {
+            Ok(found) => {
+                failings.extend(found.failings(&question.from, &question.to));
+                gap = Some(found);
             }
             Err(failing) => failings.push(failing),
         }
     }
-    if failings.is_empty() && old_seen.facts.engine == Engine::Kvrocks {
-        failings.extend(other_history(&mut old, &mut target, question.within).await);
+    if failings.is_empty() && company.old.1.facts.engine == Engine::Kvrocks {
+        let ((old, _), (target, _)) = (&mut company.old, &mut company.target);
+        failings.extend(other_history(old, target, question.within).await);
     }
-    if !failings.is_empty() {
-        return Err(failings);
+    match gap {
+        Some(gap) if failings.is_empty() => Ok(company.pass(question, &gap, sentinel_terms)),
+        _ => Err(failings),
     }
-    let seat = |connection, examined: Examined| Seat {
-        connection,
-        identity: examined.identity,
-    };
-    Ok(Passed {
-        facts: Facts {
-            dialect: dialect(old_seen.orders.engine, old_seen.facts.version),
-            knows_pause: old_seen.orders.abilities.pause,
-            lag,
-            lag_small: lag_small(old_seen.orders.engine),
-            old_is_down: false,
-        },
-        orders: old_seen.orders,
-        replica_read_only: old_seen.read_only().unwrap_or_default().to_owned(),
-        old_life: old_seen.facts.life.clone(),
-        target_offset,
-        full_syncs: target_seen.facts.syncs.full,
-        sink_address: SinkAddress::closed_port(&question.name),
-        sink: None,
-        sentinel_terms,
-        claim: Claim::default(),
-        old: seat(old, old_seen),
-        target: seat(target, target_seen),
-        others: seen
-            .into_iter()
-            .map(|(connection, one)| seat(connection, one))
-            .collect(),
-    })
+}
+
+/// Whether the order makes sense before anybody is asked.
+fn ordered(question: &Question) -> Result<(), String> {
+    let Question {
+        nodes, from, to, ..
+    } = question;
+    if !nodes.contains(to) {
+        let nodes = nodes.join(", ");
+        return Err(format!("{to} is no node of this shard; use one of {nodes}"));
+    }
+    if from.is_empty() {
+        return Err("the shard has no master now; wait until it has one".to_owned());
+    }
+    if from == to {
+        return Err(format!("{to} is the master already; nothing is to be done"));
+    }
+    Ok(())
+}
+
+/// The nodes by their parts in the operation.
+struct Company {
+    old: (Connection, Examined),
+    target: (Connection, Examined),
+    others: Seen,
+}
+
+impl Company {
+    /// `None` when the old master or the target could not be looked at; what is wrong with each of the
+    /// rest is added to the failings.
+    fn of(question: &Question, mut seen: Seen, failings: &mut Vec<String>) -> Option<Company> {
+        let mut take = |name: &NodeName| {
+            let mut nodes = seen.iter();
+            let at = nodes.position(|(connection, _)| connection.node() == name)?;
+            Some(seen.swap_remove(at))
+        };
+        match (take(&question.from), take(&question.to)) {
+            (Some(old), Some(target)) => Some(Company {
+                old,
+                target,
+                others: seen,
+            }),
+            (old, target) => {
+                for (_, node) in [old, target].iter().flatten().chain(&seen) {
+                    single(node, failings);
+                }
+                None
+            }
+        }
+    }
+
+    fn cast(&self) -> Cast<'_> {
+        Cast {
+            old: &self.old.1,
+            target: &self.target.1,
+            others: self.others.iter().map(|(_, node)| node).collect(),
+        }
+    }
+
+    async fn gap(&mut self, question: &Question) -> Result<Gap, String> {
+        let gap = gap(&mut self.old.0, &mut self.target.0, question).await?;
+        Ok(Gap {
+            output_limit: output_limit(&self.old.1),
+            backlog: self.target.1.facts.backlog_bytes,
+            ..gap
+        })
+    }
+
+    fn pass(self, question: &Question, gap: &Gap, sentinel_terms: Vec<Terms>) -> Passed {
+        let (_, old) = &self.old;
+        let seat = |(connection, examined): (Connection, Examined)| Seat {
+            connection,
+            identity: examined.identity,
+        };
+        Passed {
+            facts: Facts {
+                dialect: dialect(old.orders.engine, old.facts.version),
+                knows_pause: old.orders.abilities.pause,
+                lag: gap.lag(),
+                lag_small: lag_small(old.orders.engine),
+                old_is_down: false,
+            },
+            orders: old.orders,
+            replica_read_only: old.read_only().unwrap_or_default().to_owned(),
+            old_life: old.facts.life.clone(),
+            target_offset: gap.target_offset,
+            full_syncs: self.target.1.facts.syncs.full,
+            sink_address: SinkAddress::closed_port(&question.name),
+            sink: None,
+            sentinel_terms,
+            claim: Claim::default(),
+            old: seat(self.old),
+            target: seat(self.target),
+            others: self.others.into_iter().map(seat).collect(),
+        }
+    }
 }
 
 pub fn dialect(engine: Engine, version: Version) -> Dialect {
