@@ -6,6 +6,7 @@ mod support;
 
 mod elsewhere;
 mod frozen;
+mod frozen_scan;
 mod lost;
 mod way;
 #[path = "../sentinel/writers.rs"]

@@ -4,6 +4,10 @@
 //! cursor of a former master goes to that node as long as it lives on as a replica; otherwise the
 //! iteration begins anew on the master. Kvrocks says nothing of a life (`run_id`) and needs none of
 //! this: it begins an iteration anew by itself when it does not know the cursor.
+//!
+//! The master is waited for as long as it takes. One that was left and says nothing for
+//! [`SILENCE_MAX`] is given up: a step reads, so it is asked again of the new one, unless the client
+//! has a part of the reply.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -15,6 +19,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::Session;
 use crate::client::cursors::{Claim, CursorKey};
+use crate::client::links::SILENCE_MAX;
 use crate::client::outbox::OutboxState;
 use crate::client::seat::Seat;
 use crate::client::state::{Closed, ReplyMode};
@@ -92,6 +97,15 @@ enum Ended {
     Lost,
 }
 
+/// Whose reply is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The master of this epoch.
+    Master(u64),
+    /// A former one: errors and silence are not for the client.
+    Former,
+}
+
 impl Session {
     /// Runs the request of `len` bytes in front. Called when no lane owes a reply.
     pub(in crate::client) async fn scan(&mut self, len: usize) -> Result<(), Closed> {
@@ -124,7 +138,8 @@ impl Session {
                 }
                 Claim::From(_) | Claim::Unknown => {}
             }
-            let ended = self.exchange(&mut connection, &step, origin.as_ref(), false);
+            let asked = Asked::Master(epoch);
+            let ended = self.exchange(&mut connection, &step, origin.as_ref(), asked);
             if ended.await? == Ended::Answered {
                 if self.seat.epoch() == epoch {
                     links.pool.give_back(connection);
@@ -164,7 +179,7 @@ impl Session {
         if !lives_on(&mut connection, &self.seat, from).await {
             return Ok(false);
         }
-        let exchange = self.exchange(&mut connection, step, Some(from), true);
+        let exchange = self.exchange(&mut connection, step, Some(from), Asked::Former);
         let ended = exchange.await?;
         if ended == Ended::Answered {
             links.pool.give_back(connection);
@@ -173,23 +188,23 @@ impl Session {
     }
 
     /// Sends a step and passes its reply on. What `origin` is to be remembered for is remembered
-    /// before the client can know of it. `former`: errors and silence are not for the client.
+    /// before the client can know of it.
     async fn exchange(
         &mut self,
         connection: &mut Connection,
         step: &StepOf,
         origin: Option<&Life>,
-        former: bool,
+        asked: Asked,
     ) -> Result<Ended, Closed> {
         let mut out = BytesMut::from(&step.request[..]);
         let mut head_known = false;
         loop {
-            let patience = self.seat.limits.call_deadline();
-            let arrived = self.more_arrives(connection, &mut out);
-            let arrived = if former && !head_known {
+            let arrived = if asked == Asked::Former && !head_known {
+                let patience = self.seat.limits.call_deadline();
+                let arrived = self.more_arrives(connection, &mut out);
                 timeout(patience, arrived).await.unwrap_or(false)
             } else {
-                arrived.await
+                self.more_unless_left(asked, connection, &mut out).await
             };
             self.outbox.state().check()?;
             if !arrived {
@@ -202,7 +217,7 @@ impl Session {
             if !head_known {
                 match Head::read(&connection.input) {
                     Head::Incomplete => continue,
-                    Head::Error if former => return Ok(Ended::Refused),
+                    Head::Error if asked == Asked::Former => return Ok(Ended::Refused),
                     Head::Cursor(cursor) => self.given(step, &cursor, origin),
                     Head::Error | Head::Other => {}
                 }
@@ -225,6 +240,32 @@ impl Session {
             self.own_cursors.pop_front();
         }
         self.own_cursors.push_back((key, origin.clone()));
+    }
+
+    /// [`Session::more_arrives`], and `false` when the route has left a node that says nothing.
+    async fn more_unless_left(
+        &mut self,
+        asked: Asked,
+        connection: &mut Connection,
+        out: &mut BytesMut,
+    ) -> bool {
+        loop {
+            // While the client takes nothing the node is not read: that is no silence of its.
+            let is_read = !self.outbox.is_crowded();
+            // Cancel-safe: what has been read and written stays so.
+            match timeout(SILENCE_MAX, self.more_arrives(connection, out)).await {
+                Ok(arrived) => return arrived,
+                Err(_) if is_read && self.is_left(asked) => return false,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn is_left(&self, asked: Asked) -> bool {
+        match asked {
+            Asked::Master(epoch) => self.seat.epoch() != epoch,
+            Asked::Former => true,
+        }
     }
 
     /// Whether more of the reply has arrived; `false` when the connection has ended.
