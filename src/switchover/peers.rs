@@ -44,7 +44,15 @@
 //!   by their names. That list has a line for each subscriber (on Kvrocks: each client), so it is
 //!   read before the hold, and what was seen to be no proxy is subtracted in it. A proxy that comes
 //!   in between is thus waited for, and each that was named is waited for by name, whatever the
-//!   count says.
+//!   count says. A list that cannot be had leaves the count alone.
+//! * A proxy without a name (`CLIENT SETNAME` forbidden to its user) counts as a stranger although
+//!   it acknowledges: nobody waits for it, beside strangers alone nothing is said at all, and its
+//!   ACK may stand for that of a proxy that came behind the list. One without a name that drives
+//!   does not find itself in the list, and goes by the count.
+//! * The list does not say which channel somebody listens to: proxies of another shard on the same
+//!   nodes have the names of proxies. More of them than strangers do not fit the count, which then
+//!   counts alone: rightly, unless there are strangers. Beside as many strangers they are waited
+//!   for by name, and undo the switchover as silent proxies do.
 //! * Two more round trips between proxies are in the hold, one before the fence and one behind the
 //!   promotion. Medians of 20 switchovers at 10 000 writes/s of 2 KB, all proxies, servers and
 //!   clients on two cores that others kept busy as well: held for 1.3 ms alone, 3.6 ms beside one

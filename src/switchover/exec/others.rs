@@ -19,7 +19,8 @@ pub(super) async fn ready<G, R>(
             Silence::Report => Ok(None),
         };
     }
-    let census = peers.census(old).await;
+    let (credentials, within) = (&site.credentials, site.connect_timeout);
+    let census = peers.census(old, credentials, within).await;
     let strangers = census.as_ref().map_or(0, |census| census.strangers);
     if strangers > 0 {
         tracing::warn!(shard = %site.shard, operation, node = old, strangers,

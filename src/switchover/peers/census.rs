@@ -6,8 +6,12 @@
 //!
 //! # Trade-offs
 //!
+//! * The list is asked on a connection of its own, before the hold: it may be longer than what is
+//!   read, or not come at all where it is long in the making, and would take the link to the node
+//!   with it. Then the count alone counts, and nothing is closed.
 //! * A proxy whose user may not name its connection looks like a stranger. It is told like all
-//!   others, and nobody waits for it; it says so in its log.
+//!   others, and nobody waits for it; beside strangers alone nothing is said, so it is not even
+//!   told. It says so in its log.
 //! * A proxy that is named and leaves in the millisecond before HOLD undoes the switchover like a
 //!   silent one: by the count it might be a stranger that has left, and the proxy one that broke
 //!   off.
@@ -18,11 +22,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::call::{PEERS_MAX, listening};
 use super::channel::Peers;
 use super::message;
 use crate::resp::reply::{ClientLine, client_lines};
-use crate::topology::node::{Connection, NodeError, words};
+use crate::topology::node::{Connection, Credentials, NodeError, NodeName, words};
 
 /// What a connection that listens calls itself, before the proxy's id.
 pub(super) const LISTENER: &str = "pointsman-peer-";
@@ -85,31 +91,86 @@ impl Census {
 
 impl Peers {
     /// Who listens on a node; `None` where it does not say.
-    pub async fn census(&self, node: &str) -> Option<Census> {
-        let at = self.place_of(node)?;
-        for list in LISTS {
-            // The count first: whoever comes in between is in the list, and so no stranger.
-            let asked = vec![self.count(), words(list)];
-            let answers = self.ask(at, asked).await?;
-            let listening = listening(answers.first()).ok()?;
-            if let Some(clients) = answers.get(1).and_then(client_lines) {
-                return Census::of(&clients, listening, &self.id);
+    pub async fn census(
+        &self,
+        node: &str,
+        credentials: &Credentials,
+        within: Duration,
+    ) -> Option<Census> {
+        let node = self.name_of(node)?;
+        let asked = timeout(within, async {
+            let mut asks = self.asker(node, credentials, within).await?;
+            self.listed(&mut asks, within).await
+        });
+        match asked.await {
+            Ok(Ok(census)) => return census,
+            Ok(Err(error)) => {
+                tracing::info!(%node, %error, "who listens to the channel there is not known");
             }
+            Err(_) => tracing::info!(%node, "it does not say in time who listens to the channel"),
         }
         None
     }
+
+    async fn listed(
+        &self,
+        asks: &mut Connection,
+        within: Duration,
+    ) -> Result<Option<Census>, NodeError> {
+        for list in LISTS {
+            // The count first: whoever comes in between is in the list, and so no stranger.
+            let asked = [self.count(), words(list)];
+            let answers = asks.call_many(&asked, within).await?;
+            let Ok(listening) = listening(answers.first()) else {
+                return Ok(None);
+            };
+            if let Some(clients) = answers.get(1).and_then(client_lines) {
+                return Ok(Census::of(&clients, listening, &self.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Closes listeners of ours, older than `own`, that a node still keeps although they broke
+    /// here: nobody answers there, and others wait for it. What cannot be closed is no obstacle;
+    /// they do not count where they are seen.
+    pub(super) async fn close_older(
+        &self,
+        node: &NodeName,
+        own: u64,
+        credentials: &Credentials,
+        within: Duration,
+    ) {
+        let closed = timeout(within, async {
+            let mut asks = self.asker(node, credentials, within).await?;
+            let name = format!("{LISTENER}{}", self.id);
+            close_listed(&mut asks, &name, own, within).await
+        });
+        if let Ok(Err(error)) = closed.await {
+            tracing::debug!(%node, %error, "older listeners of ours are not closed there");
+        }
+    }
+
+    /// A connection that is used once.
+    async fn asker(
+        &self,
+        node: &NodeName,
+        credentials: &Credentials,
+        within: Duration,
+    ) -> Result<Connection, NodeError> {
+        let name = format!("{SPEAKER}{}", self.id);
+        Connection::open(node, credentials, &name, within).await
+    }
 }
 
-/// Closes listeners of ours that a node still keeps although they broke here: nobody answers there,
-/// and others wait for it. Being refused is no obstacle; they do not count where they are seen.
-pub(super) async fn close_older(
-    speaker: &mut Connection,
+async fn close_listed(
+    asks: &mut Connection,
     name: &str,
     own: u64,
     within: Duration,
 ) -> Result<(), NodeError> {
     for list in LISTS {
-        let answer = speaker.call(list, within).await?;
+        let answer = asks.call(list, within).await?;
         let Some(clients) = client_lines(&answer) else {
             continue;
         };
@@ -122,7 +183,7 @@ pub(super) async fn close_older(
                 .map(|id| ["CLIENT", "KILL", "ID", id])
                 .collect();
             let kills: Vec<&[&str]> = kills.iter().map(|kill| kill.as_slice()).collect();
-            speaker.call_words(&kills, within).await?;
+            asks.call_words(&kills, within).await?;
         }
         break;
     }

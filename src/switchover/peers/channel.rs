@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Roll;
-use super::census::{LISTENER, SPEAKER, close_older};
+use super::census::{LISTENER, SPEAKER};
 use super::message::{Message, Saying};
 use crate::resp::reply::Value;
 use crate::topology::node::{Connection, Credentials, NodeError, NodeName, Subscription, words};
@@ -196,18 +196,38 @@ impl Peers {
             return std::future::pending().await;
         };
         let [speaks, listens] = [SPEAKER, LISTENER].map(|kind| format!("{kind}{}", self.id));
-        let mut speaker = Connection::open(&link.node, credentials, &speaks, within).await?;
+        let speaker = Connection::open(&link.node, credentials, &speaks, within).await?;
         let listener = Connection::open(&link.node, credentials, &listens, within).await?;
         if !listener.is_traceable() {
             tracing::warn!(node = %link.node, "other proxies do not know this one by name, and may \
                 not wait for it: permit its user CLIENT SETNAME there");
         }
         let own = listener.client_id().and_then(|id| u64::try_from(id).ok());
-        let mut listener = Subscription::open(listener, &self.channel, within).await?;
-        if let (Attempt::Again, Some(own)) = (attempt, own) {
-            close_older(&mut speaker, &listens, own, within).await?;
-        }
+        let listener = Subscription::open(listener, &self.channel, within).await?;
         link.state.send_replace(State::Up);
+        // What is heard is not kept waiting for it.
+        let close_older = async {
+            if let (Attempt::Again, Some(own)) = (attempt, own) {
+                self.close_older(&link.node, own, credentials, within).await;
+            }
+            Ok(())
+        };
+        let ((), never) = tokio::try_join!(
+            close_older,
+            self.pass(at, outbox, speaker, listener, within)
+        )?;
+        Ok(never)
+    }
+
+    /// Passes on what is heard, and what is to be said.
+    async fn pass(
+        &self,
+        at: usize,
+        outbox: &mut mpsc::Receiver<Say>,
+        mut speaker: Connection,
+        mut listener: Subscription,
+        within: Duration,
+    ) -> Result<Infallible, NodeError> {
         let mut pinged = false;
         loop {
             // Cancel-safe: what has been read of a message stays read, and what is to be said is
@@ -273,6 +293,12 @@ impl Peers {
             .position(|link| link.node.as_ref() == node)
     }
 
+    /// The node as the config names it.
+    pub(super) fn name_of(&self, node: &str) -> Option<&NodeName> {
+        let link = self.links.iter().find(|link| link.node.as_ref() == node)?;
+        Some(&link.node)
+    }
+
     /// Says something to a node. Dropped when it cannot be reached, or has too much to hear
     /// already.
     pub(super) fn say(&self, at: usize, say: Say) {
@@ -333,3 +359,7 @@ impl Peers {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "channel_tests.rs"]
+mod tests;
