@@ -54,11 +54,11 @@
 //!   counts alone: rightly, unless there are strangers. Beside as many strangers they are waited
 //!   for by name, and undo the switchover as silent proxies do.
 //! * Two more round trips between proxies are in the hold, one before the fence and one behind the
-//!   promotion. Medians of 20 switchovers at 10 000 writes/s of 2 KB, all proxies, servers and
-//!   clients on two cores that others kept busy as well: held for 1.3 ms alone, 3.6 ms beside one
-//!   other proxy, 5.8 ms beside two; up to the fence 0.2, 1.2 and 1.4 ms of it (`make
-//!   bench-switchover BENCH_ARGS="--others 2"`). Letting the others follow behind the release would
-//!   save half, and is what it is there to avoid.
+//!   promotion. Medians of switchovers at 10 000 writes/s of 2 KB, all proxies, servers and
+//!   clients on two cores: held for 1.1 ms alone (100) and 3.5 ms beside two others (20), of which
+//!   0.2 and 1.1 ms go up to the fence (`make bench-switchover BENCH_ARGS="--others 2"`).
+//!   Letting the others follow behind the release would save half, and is what it is there to
+//!   avoid.
 //! * A forged ACK makes the driver believe that somebody holds: it costs what the channel gives,
 //!   and nothing else. The fence proves every write without it.
 //! * HOLD names the target, which is not known to be master yet: for dialling only.
