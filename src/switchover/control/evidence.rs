@@ -78,32 +78,34 @@ impl Known {
     /// Whether what a node says of itself, being master, goes on from what our master was seen to
     /// have. What was not seen contradicts nothing: somebody else has proven it.
     pub fn goes_on_in(&self, node: &NodeName, facts: &NodeFacts) -> bool {
-        let same = match (&self.history, &facts.history) {
-            (Some(ours), Some(its)) => ours == its || facts.history_before.as_ref() == Some(ours),
-            _ => true,
-        };
-        let mut replicas = self.replicas.iter();
-        let seen = replicas.find(|(replica, _)| replica == node);
-        let behind = seen.is_some_and(|(_, seen)| facts.offset.is_some_and(|has| has < *seen));
-        same && !behind && !facts.loading
+        let behind =
+            matches!((self.replica(node), facts.offset), (Some(seen), Some(has)) if has < seen);
+        self.is_history_of(facts) && !behind && !facts.loading
     }
 
     /// Whether `node` has the history that clients have written to.
     fn is_held_by(&self, node: &NodeName, facts: &NodeFacts) -> bool {
-        let goes_on = match (&self.history, &facts.history) {
-            (Some(ours), Some(its)) => ours == its || facts.history_before.as_ref() == Some(ours),
-            _ => true,
-        };
         let seen = match &self.master {
             Some(master) if master == node => self.offset,
-            _ => self
-                .replicas
-                .iter()
-                .find(|(replica, _)| replica == node)
-                .map(|(_, offset)| *offset),
+            _ => self.replica(node),
         };
         let has_it = matches!((seen, facts.offset), (Some(seen), Some(has)) if has >= seen);
-        goes_on && has_it && !facts.loading
+        self.is_history_of(facts) && has_it && !facts.loading
+    }
+
+    /// Whether a node is in the master's history or goes on from it, where both tell theirs.
+    fn is_history_of(&self, facts: &NodeFacts) -> bool {
+        match (&self.history, &facts.history) {
+            (Some(ours), Some(its)) => ours == its || facts.history_before.as_ref() == Some(ours),
+            _ => true,
+        }
+    }
+
+    /// How far a node was when it was seen following.
+    fn replica(&self, node: &NodeName) -> Option<u64> {
+        let mut replicas = self.replicas.iter();
+        let (_, offset) = replicas.find(|(replica, _)| replica == node)?;
+        Some(*offset)
     }
 }
 
