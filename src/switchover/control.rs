@@ -136,8 +136,9 @@ struct Order {
 }
 
 impl Order {
-    fn new(id: String, shard: &str, from: &str, to: &str, task: Task) -> Order {
-        let progress = Arc::new(Progress::new(&id, shard, from, to));
+    fn new(id: String, shard: &str, task: Task) -> Order {
+        let (from, to) = task.nodes();
+        let progress = Arc::new(Progress::new(&id, shard, &from, &to));
         let (words, heard) = mpsc::channel(1);
         Order {
             operation: Arc::new(Operation {
@@ -294,7 +295,7 @@ impl<G: Gates, R: Routes> Shards<G, R> {
         let to: NodeName = to.into();
         let id = operation_id();
         let name = &shard.seat.site.shard;
-        let order = Order::new(id.clone(), name, &from, &to, task(from.clone(), to.clone()));
+        let order = Order::new(id.clone(), name, task(from, to));
         if let Err(id) = shard.desk.take_up(&order.operation) {
             return Err(StartError::Busy { id });
         }

@@ -71,6 +71,18 @@ pub enum Task {
     Recover(Box<Begin>),
 }
 
+impl Task {
+    /// The old master and the target.
+    pub fn nodes(&self) -> (NodeName, NodeName) {
+        match self {
+            Task::Switch { from, to, .. } | Task::DryRun { from, to } => (from.clone(), to.clone()),
+            Task::TakeOver(begin) | Task::Recover(begin) => {
+                (begin.from.as_str().into(), begin.to.as_str().into())
+            }
+        }
+    }
+}
+
 /// What a running operation can be told.
 #[derive(Clone, Debug)]
 pub enum Word {
@@ -203,14 +215,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             silent_proxies: silence(&site.switchover()),
         };
         let sync_timeout_configured = site.switchover().sync_timeout;
-        let (from, to, is_new) = match task {
-            Task::Switch { from, to, .. } | Task::DryRun { from, to } => {
-                (from.clone(), to.clone(), true)
-            }
-            Task::TakeOver(begin) | Task::Recover(begin) => {
-                (begin.from.as_str().into(), begin.to.as_str().into(), false)
-            }
-        };
+        let (from, to) = task.nodes();
+        let is_new = matches!(task, Task::Switch { .. } | Task::DryRun { .. });
         let sync_timeout = match task {
             Task::Switch { sync_timeout, .. } => *sync_timeout,
             Task::DryRun { .. } | Task::TakeOver(_) | Task::Recover(_) => None,

@@ -62,9 +62,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let begin = journal.unfinished()?.clone();
         let (id, shard) = (begin.operation.clone(), begin.shard.clone());
-        let (from, to) = (begin.from.clone(), begin.to.clone());
-        let task = Task::Recover(Box::new(begin));
-        Some(Order::new(id, &shard, &from, &to, task))
+        Some(Order::new(id, &shard, Task::Recover(Box::new(begin))))
     }
 
     /// Works until the last client has left; an operation that runs when the proxy is told to stop

@@ -43,15 +43,15 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let begin = self.begin(&id, &found)?;
         // The next try, should this one fail, is not made before as much time has gone by.
         self.down = None;
-        let (from, to) = (begin.from.clone(), begin.to.clone());
         let task = Task::TakeOver(Box::new(begin));
-        let order = Order::new(id, &self.site.shard, &from, &to, task);
+        let (from, to) = task.nodes();
+        let order = Order::new(id, &self.site.shard, task);
         if self.desk.take_up(&order.operation).is_err() {
             // An order came in the same instant; it will find out who is there.
             return None;
         }
         self.history.remember(order.operation.clone());
-        tracing::warn!(shard = %self.site.shard, operation = order.operation.id, from, to,
+        tracing::warn!(shard = %self.site.shard, operation = order.operation.id, %from, %to,
             missing = found.missing,
             "the master is out of reach; a replica takes its place. What had not been replicated is \
              lost: at least as much as is missing, in units of offset");
@@ -133,10 +133,8 @@ fn local_address_towards(peer: IpAddr) -> Option<IpAddr> {
 pub(super) fn before_crash(begin: &Begin) -> Known {
     let held = |node: &String| (node.as_str().into(), begin.target_offset);
     Known {
-        master: Some(begin.from.as_str().into()),
-        history: None,
         offset: Some(begin.target_offset),
         replicas: begin.others.iter().chain([&begin.to]).map(held).collect(),
-        heard_at: None,
+        ..Known::master(&begin.from)
     }
 }
