@@ -40,9 +40,9 @@ pub struct Desk {
     /// What the target was last seen to hold. A master that holds less has restarted without its
     /// data: it never counts as promoted, and nobody is made to follow it.
     pub target_holds: u64,
-    /// `config_rewrite`: roles go into the nodes' own config files.
     /// The old master was out of reach, and nothing is proven about it.
     pub old_was_down: bool,
+    /// `config_rewrite`: roles go into the nodes' own config files.
     pub rewrites_config: bool,
     /// Deadline of a read, a pause, a fence and of dialling.
     pub read_within: Duration,

@@ -158,19 +158,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             .writes_not_carried
             .increment(report.writes_not_carried);
         if let Some(proxies) = &report.proxies {
-            for one in &proxies.silent {
-                tracing::warn!(
-                    shard = report.shard,
-                    operation = report.id,
-                    "{one} did not hold"
-                );
-            }
-            for one in &proxies.late {
-                tracing::warn!(
-                    shard = report.shard,
-                    operation = report.id,
-                    "{one} was late to follow"
-                );
+            let silent = proxies.silent.iter().map(|one| (one, "did not hold"));
+            let late = proxies.late.iter().map(|one| (one, "was late to follow"));
+            for (one, what) in silent.chain(late) {
+                tracing::warn!(shard = report.shard, operation = report.id, "{one} {what}");
             }
             metrics.proxies_silent("hold", proxies.silent_in_hold());
             if report.outcome.is_switched() {
