@@ -8,7 +8,7 @@ use crate::switchover::report::Proxies;
 pub(super) async fn ready<G, R>(
     site: &Site<G, R>,
     operation: &str,
-    old: &str,
+    old: &NodeName,
 ) -> Result<Option<Census>, String> {
     let Some(peers) = &site.peers else {
         return Ok(None);
@@ -23,7 +23,7 @@ pub(super) async fn ready<G, R>(
     let census = peers.census(old, credentials, within).await;
     let strangers = census.as_ref().map_or(0, |census| census.strangers);
     if strangers > 0 {
-        tracing::warn!(shard = %site.shard, operation, node = old, strangers,
+        tracing::warn!(shard = %site.shard, operation, node = %old, strangers,
             channel = peers.channel(), "connections that are no proxies listen to the channel of the \
             proxies: keep them off it (ACL SETUSER <user> resetchannels &<what it needs>)");
     }

@@ -22,6 +22,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::call::{PEERS_MAX, listening};
@@ -93,42 +94,27 @@ impl Peers {
     /// Who listens on a node; `None` where it does not say.
     pub async fn census(
         &self,
-        node: &str,
+        node: &NodeName,
         credentials: &Credentials,
         within: Duration,
     ) -> Option<Census> {
-        let node = self.name_of(node)?;
         let asked = timeout(within, async {
             let mut asks = self.asker(node, credentials, within).await?;
-            self.listed(&mut asks, within).await
+            // The count first: whoever comes in between is in the list, and so no stranger.
+            let counted = asks.call_many(&[self.count()], within).await?;
+            let clients = clients_of(&mut asks, within).await?;
+            let listening = listening(counted.first()).ok();
+            let both = clients.zip(listening);
+            Ok(both.and_then(|(clients, listening)| Census::of(&clients, listening, &self.id)))
         });
         match asked.await {
             Ok(Ok(census)) => return census,
-            Ok(Err(error)) => {
+            Ok(Err::<_, NodeError>(error)) => {
                 tracing::info!(%node, %error, "who listens to the channel there is not known");
             }
             Err(_) => tracing::info!(%node, "it does not say in time who listens to the channel"),
         }
         None
-    }
-
-    async fn listed(
-        &self,
-        asks: &mut Connection,
-        within: Duration,
-    ) -> Result<Option<Census>, NodeError> {
-        for list in LISTS {
-            // The count first: whoever comes in between is in the list, and so no stranger.
-            let asked = [self.count(), words(list)];
-            let answers = asks.call_many(&asked, within).await?;
-            let Ok(listening) = listening(answers.first()) else {
-                return Ok(None);
-            };
-            if let Some(clients) = answers.get(1).and_then(client_lines) {
-                return Ok(Census::of(&clients, listening, &self.id));
-            }
-        }
-        Ok(None)
     }
 
     /// Closes listeners of ours, older than `own`, that a node still keeps although they broke
@@ -163,29 +149,34 @@ impl Peers {
     }
 }
 
+/// Who is connected to a node, by the shortest list that it gives and that has those who listen.
+async fn clients_of(
+    asks: &mut Connection,
+    within: Duration,
+) -> Result<Option<Vec<ClientLine>>, NodeError> {
+    for list in LISTS {
+        let answer = asks.call(list, within).await?;
+        if let Some(clients) = client_lines(&answer) {
+            return Ok(Some(clients));
+        }
+    }
+    Ok(None)
+}
+
 async fn close_listed(
     asks: &mut Connection,
     name: &str,
     own: u64,
     within: Duration,
 ) -> Result<(), NodeError> {
-    for list in LISTS {
-        let answer = asks.call(list, within).await?;
-        let Some(clients) = client_lines(&answer) else {
-            continue;
-        };
-        let older = |client: &&ClientLine| client.name == name && client.id < own;
-        let older = clients.iter().filter(older).take(OLDER_MAX);
-        let older: Vec<String> = older.map(|client| client.id.to_string()).collect();
-        if !older.is_empty() {
-            let kills: Vec<[&str; 4]> = older
-                .iter()
-                .map(|id| ["CLIENT", "KILL", "ID", id])
-                .collect();
-            let kills: Vec<&[&str]> = kills.iter().map(|kill| kill.as_slice()).collect();
-            asks.call_words(&kills, within).await?;
-        }
-        break;
+    let clients = clients_of(asks, within).await?.unwrap_or_default();
+    let older = |client: &&ClientLine| client.name == name && client.id < own;
+    let older = clients.iter().filter(older).take(OLDER_MAX);
+    let kills: Vec<Vec<Bytes>> = older
+        .map(|client| words(&["CLIENT", "KILL", "ID", &client.id.to_string()]))
+        .collect();
+    if !kills.is_empty() {
+        asks.call_many(&kills, within).await?;
     }
     Ok(())
 }

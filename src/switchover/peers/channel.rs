@@ -293,12 +293,6 @@ impl Peers {
             .position(|link| link.node.as_ref() == node)
     }
 
-    /// The node as the config names it.
-    pub(super) fn name_of(&self, node: &str) -> Option<&NodeName> {
-        let link = self.links.iter().find(|link| link.node.as_ref() == node)?;
-        Some(&link.node)
-    }
-
     /// Says something to a node. Dropped when it cannot be reached, or has too much to hear
     /// already.
     pub(super) fn say(&self, at: usize, say: Say) {
