@@ -37,14 +37,12 @@ pub async fn settle(connection: &mut Connection, within: Duration) -> Result<Inf
         let others = clients
             .iter()
             .filter(|one| one.name == connection.name() && one.id != own);
-        let ids: Vec<String> = others.map(|one| one.id.to_string()).collect();
+        let ids: Vec<u64> = others.map(|one| one.id).collect();
         if ids.is_empty() {
             let info = Info::of(&info).ok_or_else(|| refused(connection, "INFO", &info))?;
             return Ok(info);
         }
-        let kills: Vec<[&str; 4]> = ids.iter().map(|id| ["CLIENT", "KILL", "ID", id]).collect();
-        let kills: Vec<&[&str]> = kills.iter().map(|kill| kill.as_slice()).collect();
-        connection.call_words(&kills, left).await?;
+        connection.kill_clients(&ids, left).await?;
         if Instant::now() + LOOK_AGAIN >= deadline {
             return Err(NodeError::Deadline {
                 node: connection.node().clone(),

@@ -281,6 +281,15 @@ impl Connection {
         })
     }
 
+    /// Closes other connections on the node, by the ids that its CLIENT LIST shows. Nobody learns
+    /// from the answers which were gone already: whoever has to know lists them again.
+    pub async fn kill_clients(&mut self, ids: &[u64], within: Duration) -> Result<(), NodeError> {
+        let kill = |id: &u64| words(&["CLIENT", "KILL", "ID", &id.to_string()]);
+        let kills: Vec<Vec<Bytes>> = ids.iter().map(kill).collect();
+        self.call_many(&kills, within).await?;
+        Ok(())
+    }
+
     /// Encodes the request. Until the last reply has been read the connection counts as unusable,
     /// so that a call whose future is dropped half-way leaves no connection out of step.
     fn begin(&mut self, commands: &[Vec<Bytes>]) -> Result<(), NodeError> {

@@ -22,14 +22,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::call::{PEERS_MAX, listening};
 use super::channel::Peers;
 use super::message;
 use crate::resp::reply::{ClientLine, client_lines};
-use crate::topology::node::{Connection, Credentials, NodeError, NodeName, words};
+use crate::topology::node::{Connection, Credentials, NodeError, NodeName};
 
 /// What a connection that listens calls itself, before the proxy's id.
 pub(super) const LISTENER: &str = "pointsman-peer-";
@@ -172,13 +171,8 @@ async fn close_listed(
     let clients = clients_of(asks, within).await?.unwrap_or_default();
     let older = |client: &&ClientLine| client.name == name && client.id < own;
     let older = clients.iter().filter(older).take(OLDER_MAX);
-    let kills: Vec<Vec<Bytes>> = older
-        .map(|client| words(&["CLIENT", "KILL", "ID", &client.id.to_string()]))
-        .collect();
-    if !kills.is_empty() {
-        asks.call_many(&kills, within).await?;
-    }
-    Ok(())
+    let ids: Vec<u64> = older.map(|client| client.id).collect();
+    asks.kill_clients(&ids, within).await
 }
 
 #[cfg(test)]
