@@ -5,6 +5,7 @@ use bytes::{Buf, Bytes};
 use super::super::state::Closed;
 use super::ask::only_refused;
 use super::blocking::SPARE;
+use super::message::first_word;
 use super::refused::Queueing;
 use super::{Again, Awaited, Expect, Keeps, Relay};
 use crate::resp::command::Local;
@@ -12,9 +13,6 @@ use crate::resp::scan::{Reply, ReplyKind};
 use crate::upstream::identity::Resp;
 use crate::upstream::lane::ReplySink;
 use crate::upstream::trial;
-
-/// Bytes from which the kind of a frame can always be told.
-const PEEK_BYTES: usize = 64;
 
 /// What a frame that arrives is, as far as matching is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,14 +290,13 @@ fn is_unknown(reply: &[u8]) -> bool {
 
 /// What the frame at the front of `input` is; `None` until enough of it has arrived.
 fn peek(input: &[u8], keeps: Keeps, in_arrays: bool) -> Option<Frame> {
-    let head = input.get(..PEEK_BYTES.min(input.len())).unwrap_or_default();
-    match head.first()? {
-        b'+' if keeps == Keeps::Monitor => match head.get(1)? {
+    match input.first()? {
+        b'+' if keeps == Keeps::Monitor => match input.get(1)? {
             b'0'..=b'9' => Some(Frame::Unasked),
             _ => Some(Frame::Answer),
         },
-        b'>' => first_word(head, input.len()).map(|word| by_word(word, Frame::Unasked)),
-        b'*' if in_arrays => first_word(head, input.len()).map(|word| by_word(word, Frame::Answer)),
+        b'>' => first_word(input, b'>').map(|word| by_word(word, Frame::Unasked)),
+        b'*' if in_arrays => first_word(input, b'*').map(|word| by_word(word, Frame::Answer)),
         _ => Some(Frame::Answer),
     }
 }
@@ -310,26 +307,6 @@ fn by_word(word: &[u8], otherwise: Frame) -> Frame {
         b"subscribe" | b"unsubscribe" | b"psubscribe" | b"punsubscribe" | b"ssubscribe"
         | b"sunsubscribe" => Frame::Confirmation,
         _ => otherwise,
-    }
-}
-
-/// The first element of an array, when it is a short bulk string; empty when it is not.
-fn first_word(head: &[u8], buffered: usize) -> Option<&[u8]> {
-    let mut lines = head.split(|byte| *byte == b'\n');
-    let count = lines.next()?;
-    let length = lines.next()?;
-    let word = lines.next();
-    let is_short = |line: &[u8]| line.len() < 16;
-    if !is_short(count) || count == b"*0\r" || count == b"*-1\r" {
-        return Some(b"");
-    }
-    if length.first().is_some_and(|first| *first != b'$') || !is_short(length) {
-        return Some(b"");
-    }
-    match word {
-        Some(word) if word.ends_with(b"\r") => Some(word.get(..word.len() - 1).unwrap_or_default()),
-        _ if buffered >= PEEK_BYTES => Some(b""),
-        _ => None,
     }
 }
 
@@ -377,5 +354,21 @@ mod tests {
         );
         check(b"*0\r\n", subscribed, Some(Frame::Answer));
         check(b"-ERR x\r\n", subscribed, Some(Frame::Answer));
+    }
+
+    #[test]
+    fn an_answer_that_is_here_is_told_whatever_its_first_element_is() {
+        for answer in [
+            &b"*1\r\n$-1\r\n"[..],
+            b"*1\r\n$3\r\na\nb\r\n",
+            b"*1\r\n$0\r\n\r\n",
+            b"*1\r\n*-1\r\n",
+            b"*-1\r\n",
+        ] {
+            assert_eq!(
+                peek(answer, Keeps::Subscriptions, true),
+                Some(Frame::Answer)
+            );
+        }
     }
 }

@@ -8,6 +8,9 @@ use crate::resp::command::SubKind;
 /// The longest line with a length that a server writes.
 const LINE_BYTES_MAX: usize = 32;
 
+/// Longer than every word that tells what a frame is.
+const WORD_BYTES_MAX: usize = 16;
+
 /// What an array in front is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head<'b> {
@@ -33,9 +36,26 @@ impl<'b> Head<'b> {
     }
 }
 
+/// The first element of what begins with `first`, an array or a push, when it is a short bulk
+/// string; empty when it is not, and `None` until enough of it is here.
+pub(super) fn first_word(input: &[u8], first: u8) -> Option<&[u8]> {
+    match word(input, first) {
+        Ok(word) => Some(word),
+        Err(Short::More) => None,
+        Err(Short::Other) => Some(b""),
+    }
+}
+
 enum Short {
     More,
     Other,
+}
+
+fn word(mut rest: &[u8], first: u8) -> Result<&[u8], Short> {
+    match length(&mut rest, first)? {
+        0 => Err(Short::Other),
+        _ => bulk(&mut rest, WORD_BYTES_MAX),
+    }
 }
 
 fn read(mut rest: &[u8], name_bytes_max: usize) -> Result<Head<'_>, Short> {
