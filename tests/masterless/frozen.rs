@@ -3,35 +3,48 @@
 use pointsman::cli::demo::wire::Wire;
 
 use crate::support::*;
-use crate::{followed, known, promote};
+use crate::{known, replaced};
 
-/// Clients that wait for a reply of the frozen master, on connections of all kinds.
+/// Clients that wait for a reply of the frozen master.
 struct Stuck {
-    reads: Vec<Wire>,
-    writes: Vec<Wire>,
+    readers: Vec<Wire>,
+    writers: Vec<Wire>,
 }
 
 impl Stuck {
-    async fn connect(proxy: &Proxy) -> Stuck {
+    /// As many of each kind.
+    async fn connect(proxy: &Proxy, count: usize) -> Stuck {
         let mut all = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..2 * count {
             let mut wire = client(proxy).await.with_deadline(SOON);
             // Its connection to the server is there before the server freezes.
             assert!(wire.run("SET before 1").await.unwrap().ok());
             all.push(wire);
         }
-        // This one has a connection of its own, and keeps it.
-        assert!(all[3].run("WATCH watched").await.unwrap().ok());
-        let writes = all.split_off(2);
-        Stuck { reads: all, writes }
+        Stuck {
+            writers: all.split_off(count),
+            readers: all,
+        }
     }
 
     async fn ask(&mut self) {
-        for wire in &mut self.reads {
+        for wire in &mut self.readers {
             wire.send(&["GET", "which"]).await.unwrap();
         }
-        for wire in &mut self.writes {
+        for wire in &mut self.writers {
             wire.send(&["INCR", "written"]).await.unwrap();
+        }
+    }
+
+    async fn are_answered(&mut self) {
+        for wire in &mut self.readers {
+            let read = wire.reply().await.unwrap();
+            assert_eq!(read, Value::bulk("the new master"));
+        }
+        // What became of these nobody knows.
+        for wire in &mut self.writers {
+            let written = wire.reply().await;
+            assert!(written.is_err(), "{written:?}");
         }
     }
 }
@@ -45,23 +58,13 @@ async fn clients_that_all_wait_do_not_wait_for_a_frozen_master_for_ever() {
         ..patient()
     };
     let proxy = shard.proxy_with(settings).await;
-    let mut reader = client(&proxy).await.with_deadline(SOON);
-    let mut writer = client(&proxy).await.with_deadline(SOON);
-    for wire in [&mut reader, &mut writer] {
-        assert!(wire.run("SET before 1").await.unwrap().ok());
-    }
+    let mut stuck = Stuck::connect(&proxy, 1).await;
     known(&proxy).await;
 
     shard.set.nodes[0].freeze().unwrap();
-    reader.send(&["GET", "which"]).await.unwrap();
-    writer.send(&["INCR", "written"]).await.unwrap();
-    promote(&shard, 1, "which", "the new master").await;
-    followed(&proxy, &shard.addr(1)).await;
-
-    let read = reader.reply().await.unwrap();
-    assert_eq!(read, Value::bulk("the new master"));
-    let written = writer.reply().await;
-    assert!(written.is_err(), "{written:?}");
+    stuck.ask().await;
+    replaced(&shard, &proxy).await;
+    stuck.are_answered().await;
     shard.set.nodes[0].thaw().unwrap();
 }
 
@@ -69,26 +72,18 @@ async fn clients_that_all_wait_do_not_wait_for_a_frozen_master_for_ever() {
 async fn a_master_that_froze_is_left_behind_with_what_it_owes() {
     let shard = Shard::redis(2).await;
     let proxy = shard.proxy_with(patient()).await;
-    let mut stuck = Stuck::connect(&proxy).await;
+    let mut stuck = Stuck::connect(&proxy, 2).await;
+    // This one has a connection of its own, and keeps it.
+    let watches = stuck.writers[0].run("WATCH watched").await;
+    assert!(watches.unwrap().ok());
     let mut idle = client(&proxy).await.with_deadline(SOON);
     assert!(idle.run("GET which").await.is_ok());
     known(&proxy).await;
 
     shard.set.nodes[0].freeze().unwrap();
     stuck.ask().await;
-    promote(&shard, 1, "which", "the new master").await;
-    follow(&shard.addr(2), &shard.addr(1)).await.unwrap();
-    followed(&proxy, &shard.addr(1)).await;
-
-    for wire in &mut stuck.reads {
-        let read = wire.reply().await.unwrap();
-        assert_eq!(read, Value::bulk("the new master"));
-    }
-    // What became of these nobody knows.
-    for wire in &mut stuck.writes {
-        let written = wire.reply().await;
-        assert!(written.is_err(), "{written:?}");
-    }
+    replaced(&shard, &proxy).await;
+    stuck.are_answered().await;
     assert!(idle.run("SET which another").await.unwrap().ok());
 
     // As soon as all nodes answer, there is nothing left that would keep the shard from being

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pointsman::cli::demo::wire::{Ending, Flat, Wire};
 
 use crate::support::*;
-use crate::{followed, known, promote};
+use crate::{known, replaced};
 
 const MEMBERS: usize = 1000;
 const VALUE_BYTES: usize = 64 * 1024;
@@ -69,12 +69,6 @@ impl Iteration {
         }
         assert_eq!(self.seen.len(), MEMBERS, "{:?}", self.what);
     }
-}
-
-async fn replaced(shard: &Shard, proxy: &Proxy) {
-    promote(shard, 1, "which", "the new master").await;
-    follow(&shard.addr(2), &shard.addr(1)).await.unwrap();
-    followed(proxy, &shard.addr(1)).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use crate::way::{Way, proxy_through};
-use crate::{followed, known, missed, promote, proxy};
+use crate::{known, missed, proxy, replaced};
 
 #[tokio::test]
 async fn reads_under_way_when_the_master_dies_are_answered_by_the_next() {
@@ -18,9 +18,8 @@ async fn reads_under_way_when_the_master_dies_are_answered_by_the_next() {
     shard.set.nodes[0].kill();
     missed(&proxy, &shard.addr(0)).await;
     waiting.send(&["GET", "which"]).await.unwrap();
-    promote(&shard, 1, "which", "the new master").await;
 
-    followed(&proxy, &shard.addr(1)).await;
+    replaced(&shard, &proxy).await;
     let read = waiting.reply().await.unwrap();
     assert_eq!(read, Value::bulk("the new master"));
     readers.go_on().await;

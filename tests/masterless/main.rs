@@ -63,3 +63,12 @@ async fn followed(proxy: &Proxy, master: &str) {
     })
     .await;
 }
+
+/// The second node is master in place of the first, and the others and the proxy follow it.
+async fn replaced(shard: &Shard, proxy: &Proxy) {
+    promote(shard, 1, "which", "the new master").await;
+    for other in 2..shard.set.nodes.len() {
+        follow(&shard.addr(other), &shard.addr(1)).await.unwrap();
+    }
+    followed(proxy, &shard.addr(1)).await;
+}
