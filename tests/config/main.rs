@@ -1,8 +1,11 @@
 //! Claims about the config file: what is accepted, and how everything that is wrong is told.
 
+mod access;
+mod manual;
+
 use std::time::Duration;
 
-use pointsman::config::{self, CommandAnswer, Config, ConfigErrors, LogFormat, LogLevel};
+use pointsman::config::{CommandAnswer, Config, ConfigErrors, LogFormat, LogLevel};
 
 const MINIMAL: &str = r#"
 [admin]
@@ -414,104 +417,6 @@ fn text_that_is_not_toml_is_shown_where_it_breaks() {
 }
 
 #[test]
-fn a_password_is_never_printed() {
-    let shard = |line: &str| format!("{MINIMAL}{line}\n");
-    let config = parse(&shard("password = \"s3cret\""));
-    assert!(!format!("{config:?}").contains("s3cret"));
-    assert_eq!(
-        config.shards[0].password.as_ref().map(ToString::to_string),
-        Some("***".into())
-    );
-
-    for faulty in [
-        "password = [\"s3cret\"]",
-        "password = \"s3cret",
-        "pasword = \"s3cret\"",
-        "requirepass = \"s3cret\"",
-        "password s3cret",
-        "PASSWORD = s3cret",
-        "username = 1 # password = s3cret",
-    ] {
-        let errors = Config::parse(&shard(faulty), "config.toml").expect_err("it is faulty");
-        assert!(
-            !errors.to_string().contains("s3cret"),
-            "{faulty} is printed:\n{errors}"
-        );
-    }
-}
-
-#[test]
-fn a_secret_stands_in_the_file_or_in_another_one_or_in_the_environment() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("secret");
-    let password = |line: &str| {
-        let config = parse(&format!("{MINIMAL}{line}\n"));
-        let secret = config.shards[0].password.clone();
-        secret.expect("a password").expose().to_owned()
-    };
-    assert_eq!(password("password = \"s3cret\""), "s3cret");
-    for (text, meant) in [
-        ("s3cret", "s3cret"),
-        ("s3 cret\r\n", "s3 cret"),
-        ("a\n\n", "a\n"),
-    ] {
-        std::fs::write(&path, text).expect("it is written");
-        assert_eq!(password(&format!("password_file = {path:?}")), meant);
-    }
-    // Cargo sets it for tests; what it holds does not matter.
-    let known = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
-    assert_eq!(password("password_env = \"CARGO_MANIFEST_DIR\""), known);
-}
-
-#[test]
-fn a_secret_stands_in_one_place_only_and_can_be_read_there() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = |name: &str, bytes: &[u8]| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, bytes).expect("it is written");
-        path
-    };
-    let faulty = |lines: &str, line: usize, column: usize, message: &str| {
-        let text = format!("{MINIMAL}{lines}\n");
-        let before = MINIMAL.lines().count();
-        check(&text, &[(before + line, column, message)]);
-        let errors = Config::parse(&text, "config.toml").expect_err("it is faulty");
-        assert!(!errors.to_string().contains("s3cret"), "{errors}");
-    };
-    let twice = "`password_env` says what `password` says already: keep one of them";
-    faulty("password = \"s3cret\"\npassword_env = \"A\"", 2, 16, twice);
-    let twice = "`password_env` says what `password_file` says already: keep one of them";
-    faulty("password_env = \"A\"\npassword_file = \"B\"", 1, 16, twice);
-    let missing = "the file that `password_file` names cannot be read: No such file";
-    faulty("password_file = \"/s3cret\"", 1, 17, missing);
-    let unset = "the variable that `password_env` names is not set here";
-    faulty("password_env = \"s3cret\"", 1, 16, unset);
-    faulty("password_env = \"a=s3cret\"", 1, 16, unset);
-    for (name, bytes, message) in [
-        (
-            "empty",
-            &b"\n"[..],
-            "the file that `password_file` names is empty",
-        ),
-        (
-            "binary",
-            b"\xff\xfe",
-            "the file that `password_file` names is no text",
-        ),
-        (
-            "long",
-            &[b'a'; 65_537],
-            "the file that `password_file` names has more than 65536 bytes",
-        ),
-    ] {
-        let path = file(name, bytes);
-        faulty(&format!("password_file = {path:?}"), 1, 17, message);
-    }
-    let path = file("longest", &[b'a'; 65_536]);
-    parse(&format!("{MINIMAL}password_file = {path:?}\n"));
-}
-
-#[test]
 fn what_is_wrong_about_sentinels_is_told_at_its_place() {
     let beside_shard = |lines: &str| format!("{MINIMAL}{lines}\n");
     let text = beside_shard(
@@ -583,49 +488,6 @@ fn what_is_wrong_about_sentinels_is_told_at_its_place() {
 }
 
 #[test]
-fn an_admin_address_that_others_reach_needs_a_token_or_a_word() {
-    let shard = "[[shard]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nnodes = [\"127.0.0.1:2\"]\n";
-    let admin = |lines: &str| format!("[admin]\n{lines}\n{shard}");
-    for listen in [
-        "0.0.0.0:9400",
-        "10.0.0.1:9400",
-        "[::]:9400",
-        "proxy.internal:9400",
-    ] {
-        let text = admin(&format!("listen = \"{listen}\""));
-        check(
-            &text,
-            &[(2, 10, "whoever reaches this address can move the master")],
-        );
-        for more in [
-            "token = \"0123456789abcdef\"",
-            "allow_remote_without_token = true",
-        ] {
-            parse(&admin(&format!("listen = \"{listen}\"\n{more}")));
-        }
-    }
-    for listen in [
-        "127.0.0.1:9400",
-        "127.8.9.1:0",
-        "[::1]:9400",
-        "LocalHost:9400",
-    ] {
-        parse(&admin(&format!("listen = \"{listen}\"")));
-    }
-}
-
-#[test]
-fn a_token_is_long_enough_and_fits_a_header() {
-    let text = |token: &str| MINIMAL.replace("[admin]", &format!("[admin]\ntoken = {token:?}"));
-    let short = "the admin token has fewer than 16 characters";
-    check(&text("0123456789abcde"), &[(3, 9, short)]);
-    let special = "the admin token has a space or a special character";
-    check(&text("0123456789 abcdef"), &[(3, 9, special)]);
-    check(&text("0123456789\u{e4}abcdef"), &[(3, 9, special)]);
-    parse(&text("0123456789abcdef"));
-}
-
-#[test]
 fn a_file_that_cannot_be_read_says_how_to_name_another() {
     let dir = tempfile::tempdir().expect("a directory");
     let missing = dir.path().join("none.toml");
@@ -661,97 +523,4 @@ fn odd_characters_do_not_disturb_the_column() {
         &MINIMAL.replace("\"main\"", "\"größe\""),
         &[(6, 8, "the shard name \"größe\" cannot")],
     );
-}
-
-// The manual.
-
-/// config.toml with every option switched on that can stand beside the others.
-fn manual_switched_on() -> String {
-    let elsewhere = |line: &&str| {
-        let key = line.split(" = ").next().unwrap_or_default();
-        !key.ends_with("_file") && !key.ends_with("_env") && key != "upstream_tls_server_name"
-    };
-    let manual = manual_uncommented();
-    manual
-        .lines()
-        .filter(elsewhere)
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-/// config.toml with every option in it.
-fn manual_uncommented() -> String {
-    let is_option = |line: &str| {
-        let key = line.split(" = ").next().unwrap_or_default();
-        line.contains(" = ")
-            && key
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    };
-    let lines = include_str!("../config.toml").lines().map(|line| {
-        line.strip_prefix("# ")
-            .filter(|option| is_option(option))
-            .unwrap_or(line)
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-#[test]
-fn the_manual_is_a_config_that_works_as_it_is() {
-    let config = Config::load("config.toml").unwrap_or_else(|errors| panic!("{errors}"));
-
-    assert_eq!(config.admin.listen, "127.0.0.1:9400");
-    assert_eq!(config.shards.len(), 1);
-    assert_eq!(config.shards[0].name, "main");
-    assert_eq!(config.shards[0].listen, "127.0.0.1:6380");
-    assert_eq!(config.shards[0].nodes, ["127.0.0.1:6379", "127.0.0.1:6378"]);
-}
-
-#[test]
-fn the_manual_shows_every_key_with_its_true_default() {
-    let manual = manual_uncommented();
-    let mut section = "";
-    let mut shown = Vec::new();
-    for line in manual.lines() {
-        if line.starts_with('[') {
-            section = line;
-        } else if let (false, Some((key, value))) = (line.starts_with('#'), line.split_once(" = "))
-        {
-            shown.push((section, key, value));
-        }
-    }
-
-    for key in config::keys() {
-        let value = shown
-            .iter()
-            .find(|(section, name, _)| (*section, *name) == (key.section, key.name));
-        let (_, _, value) = value.unwrap_or_else(|| panic!("{} is not in the manual", key.name));
-        if let Some(default) = &key.default {
-            assert_eq!(value, default, "the default of {}", key.name);
-        }
-    }
-    assert_eq!(
-        shown.len(),
-        config::keys().len(),
-        "a key is there twice, or is none"
-    );
-}
-
-#[test]
-fn the_manual_with_everything_switched_on_says_the_same_as_its_defaults() {
-    let mut all = parse(&manual_switched_on());
-
-    assert_eq!(
-        all.switchover.fence_address.take().as_deref(),
-        Some("10.0.0.5")
-    );
-    assert_eq!(all.shards[0].username.take().as_deref(), Some("pointsman"));
-    assert!(all.shards[0].password.take().is_some());
-    let sentinel = all.shards[0].sentinel.take().expect("Sentinels");
-    assert_eq!(sentinel.nodes.len(), 3);
-    assert_eq!(sentinel.master, "mymaster");
-    assert_eq!(sentinel.username.as_deref(), Some("pointsman"));
-    assert!(sentinel.password.is_some());
-    assert!(all.admin.token.take().is_some());
-    assert_eq!(all, parse(include_str!("../config.toml")));
 }
