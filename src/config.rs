@@ -117,6 +117,7 @@ pub struct ProxyConfig {
     /// Lanes per worker, node and identity; 0 stands for a choice by engine.
     pub lanes: usize,
     pub pinned_idle_max: usize,
+    pub busy_poll: Duration,
     pub connect_timeout: Duration,
     pub tls_handshake_timeout: Duration,
     pub hold_budget: Duration,

@@ -274,6 +274,7 @@ fn limits(proxy: &ProxyConfig, policy: Policy) -> Limits {
         lanes_max: proxy.lanes,
         pinned_idle_max: proxy.pinned_idle_max,
         connect_timeout: proxy.connect_timeout,
+        busy_poll: proxy.busy_poll,
         hold_budget: proxy.hold_budget,
         reads_budget: match proxy.reads_without_master {
             MasterlessReads::Hold | MasterlessReads::Replica => proxy.hold_budget,

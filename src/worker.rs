@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::client::busy_poll::busy_poll;
 use crate::client::listener::{Door, Handover};
 use crate::client::registry::{ORDERS_MAX, Order};
 use crate::client::seat::{Limits, Seat, Shared};
@@ -125,6 +126,10 @@ impl Core {
             tokio::task::spawn_local(obey_sessions(Rc::clone(&seat), session_orders));
             tokio::task::spawn_local(prove_again(Rc::clone(&seat), lost_identities));
             tokio::task::spawn_local(report(Rc::clone(&seat), metrics));
+            let longest = seat.limits.busy_poll;
+            if !longest.is_zero() {
+                tokio::task::spawn_local(busy_poll(Rc::clone(&seat), longest));
+            }
             seats.push(seat);
         }
         loop {

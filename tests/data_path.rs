@@ -549,3 +549,28 @@ async fn a_password_set_while_the_proxy_runs_counts_for_every_new_client() {
     assert!(late.run("AUTH secret").await.unwrap().ok());
     assert_eq!(late.run("GET k").await.unwrap(), Value::bulk("1"));
 }
+
+#[tokio::test]
+async fn a_worker_that_is_asked_nothing_sleeps() {
+    let shard = Shard::redis(0).await;
+    let lines = "workers = 1\nbusy_poll_us = 1000";
+    let proxy = shard.proxy_with(proxy_settings(lines)).await;
+    let mut wire = client(&proxy).await;
+    for _ in 0..100 {
+        assert!(wire.run("SET k v").await.unwrap().ok());
+    }
+    wait_until("the worker sleeps", async || {
+        worker_state(proxy.pid()) == Some('S')
+    })
+    .await;
+    assert!(wire.run("SET k v").await.unwrap().ok());
+}
+
+/// What the first worker's thread does, in the letters of `ps`.
+fn worker_state(pid: u32) -> Option<char> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut stats =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let stat = stats.find(|stat| stat.contains("(worker-0)"))?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}

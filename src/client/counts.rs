@@ -15,6 +15,11 @@ impl Count {
         self.0.set(self.0.get().wrapping_add(count));
     }
 
+    /// What was counted since it was taken last.
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+
     /// What was counted since the last call.
     pub fn take(&self) -> u64 {
         self.0.replace(0)
@@ -33,4 +38,6 @@ pub struct Counts {
     pub bytes_out: Count,
     pub closed: RefCell<HashMap<&'static str, u64>>,
     pub sessions: Cell<u64>,
+    /// Sessions that wait for replies from lanes.
+    pub waiting: Cell<u64>,
 }

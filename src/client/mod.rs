@@ -2,6 +2,7 @@
 //!
 //! * [`listener`]: accepts and hands each connection to the least busy worker.
 //! * [`seat`]: what one worker holds of one shard: gate, route, lanes, pool, limits.
+//! * [`busy_poll`]: keeps a worker awake while it serves few clients.
 //! * [`counts`]: what a worker counts, for telemetry.
 //! * [`links`]: one worker's connections to one node.
 //! * [`session`]: the loop of one client: read a batch, scan, gate, upstream.
@@ -24,6 +25,7 @@
 //! **Invariant:** nothing here knows of switchovers. A session sees a gate that holds writes and
 //! a route whose epoch changes.
 
+pub mod busy_poll;
 pub mod counts;
 pub mod cursors;
 pub mod failover;

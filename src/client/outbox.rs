@@ -141,7 +141,17 @@ impl Outbox {
 
     /// Takes note of requests that a lane will answer here.
     pub fn owe(&self, count: usize) {
-        self.owed.set(self.owed.get() + count);
+        self.set_owed(self.owed.get() + count);
+    }
+
+    #[inline]
+    fn set_owed(&self, owed: usize) {
+        let waiting = &self.counts.waiting;
+        match (self.owed.replace(owed), owed) {
+            (0, 1..) => waiting.set(waiting.get() + 1),
+            (1.., 0) => waiting.set(waiting.get().saturating_sub(1)),
+            _ => {}
+        }
     }
 
     /// Whether something was refused, and the session has to see to it before anything else.
@@ -336,7 +346,7 @@ impl ReplySink for Outbox {
         }
         self.answered_one();
         let owed = self.owed.get().saturating_sub(1);
-        self.owed.set(owed);
+        self.set_owed(owed);
         if self.wake_at.get().is_some_and(|at| owed <= at) {
             self.wake_at.set(None);
             self.wake();
@@ -364,7 +374,7 @@ impl ReplySink for Outbox {
 
     fn cut(&self, owed: usize, writes: usize) {
         self.gate.write_ended(writes);
-        self.owed.set(self.owed.get().saturating_sub(owed));
+        self.set_owed(self.owed.get().saturating_sub(owed));
         self.fail(OutboxState::Cut { writes });
     }
 
@@ -372,7 +382,7 @@ impl ReplySink for Outbox {
         let mut withheld = self.withheld.borrow_mut();
         withheld.get_or_insert_default().lost(requests, mute);
         drop(withheld);
-        self.owed.set(self.owed.get().saturating_sub(owed));
+        self.set_owed(self.owed.get().saturating_sub(owed));
         self.wake();
     }
 

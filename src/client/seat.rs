@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use slab::Slab;
 use tokio::sync::mpsc;
 
+use super::busy_poll::Stir;
 use super::counts::Counts;
 use super::cursors::Cursors;
 use super::links::{LaneAnswer, LaneUse, NodeLinks};
@@ -56,6 +57,8 @@ pub struct Limits {
     pub lanes_max: usize,
     pub pinned_idle_max: usize,
     pub connect_timeout: Duration,
+    /// How long a worker that serves few clients looks for more before it sleeps.
+    pub busy_poll: Duration,
     /// How long a command waits for a master.
     pub hold_budget: Duration,
     /// The same of a read that a lane carries.
@@ -101,6 +104,7 @@ pub struct Seat {
     pub gate: Rc<Gate>,
     pub limits: Limits,
     pub counts: Rc<Counts>,
+    pub stir: Stir,
     pub registry: Registry,
     /// Where sessions of other workers leave orders for this one's.
     pub door: mpsc::Sender<Order>,
@@ -143,6 +147,7 @@ impl Seat {
             gate,
             limits,
             counts: Rc::default(),
+            stir: Stir::default(),
             registry: shared.registry,
             door,
             lost,

@@ -143,6 +143,7 @@ fn read_proxy(mut section: Section<'_, '_>) -> ProxyConfig {
         ),
         lanes: size(s, "lanes", 0, 0..=1024),
         pinned_idle_max: size(s, "pinned_idle_max", 128, 0..=10_000),
+        busy_poll: Duration::from_micros(s.number("busy_poll_us", 100, 0..=1000)),
         connect_timeout: wait(s, "connect_timeout_ms", 1000, WAIT_MS),
         tls_handshake_timeout: wait(s, "tls_handshake_timeout_ms", 10_000, WAIT_MS),
         hold_budget: wait(s, "hold_budget_ms", 5000, 0..=3_600_000),

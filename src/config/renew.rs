@@ -52,6 +52,7 @@ fn proxy(old: &ProxyConfig, new: &ProxyConfig, fixed: &mut Vec<String>) {
         output_buffer_bytes_max,
         lanes,
         pinned_idle_max,
+        busy_poll,
         connect_timeout,
         tls_handshake_timeout: _,
         hold_budget,
@@ -84,6 +85,7 @@ fn proxy(old: &ProxyConfig, new: &ProxyConfig, fixed: &mut Vec<String>) {
         ),
         ("lanes", *lanes == new.lanes),
         ("pinned_idle_max", *pinned_idle_max == new.pinned_idle_max),
+        ("busy_poll_us", *busy_poll == new.busy_poll),
         (
             "connect_timeout_ms",
             *connect_timeout == new.connect_timeout,

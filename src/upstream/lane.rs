@@ -18,9 +18,6 @@
 //! it is taken off into the session's own buffer, so a slow client delays nobody.
 //!
 //! Tried and left out, on two cores:
-//! * a task that stays awake for about 60 us when one reply is owed, and behind it: it takes 12 us off
-//!   the latency of a single connection (35 us above a direct one, then 24), and a third off the
-//!   throughput of four;
 //! * sending what is queued before the end of the tick when much comes together, so that the server
 //!   begins earlier: no difference with pipelines of 16, and a third less of 2 KB values when bytes are
 //!   counted;

@@ -386,6 +386,7 @@ fn each_range_holds_at_its_ends_and_not_beyond() {
         ("pipeline_max", 1, 1_000_000),
         ("hold_budget_ms", 0, 3_600_000),
         ("connect_timeout_ms", 1, 3_600_000),
+        ("busy_poll_us", 0, 1000),
     ] {
         for (value, valid) in [
             (low, true),

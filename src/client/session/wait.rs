@@ -99,6 +99,7 @@ impl Session {
             }
             Poll::Ready(Ok(read)) => {
                 self.seat.counts.bytes_in.add(read as u64);
+                self.seat.stir.stir();
                 Poll::Ready(())
             }
             Poll::Pending => Poll::Pending,
