@@ -245,8 +245,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         let now = Instant::now();
         self.site.routes.saw(lives(&snapshot));
         let routed = self.site.routes.current().1;
-        let stand_ins = self.stand_ins.look(&snapshot, routed.as_deref(), now);
-        self.site.routes.may_stand_in(&stand_ins);
+        self.note_stand_ins(&snapshot, routed.as_deref(), now);
         let told = self.told(&snapshot, now);
         let named = matches!(told, Told::Master(..));
         if !named && self.known.master.is_none() && self.watch.rounds() == self.judged {
@@ -260,6 +259,11 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         };
         let verdict = verdict_beside(&told, &snapshot, &self.known, routed.is_some(), now);
         Some((verdict, routed))
+    }
+
+    fn note_stand_ins(&mut self, snapshot: &Snapshot, master: Option<&str>, now: Instant) {
+        let stand_ins = self.stand_ins.look(snapshot, master, now);
+        self.site.routes.may_stand_in(&stand_ins);
     }
 
     /// Brings the route in line with what the nodes say, when they say it beyond doubt. Whether
@@ -283,6 +287,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                 }
                 self.admit(&found).await;
                 self.known.learn(&snapshot, now);
+                self.note_stand_ins(&snapshot, Some(&found), now);
             }
             Verdict::FollowWord { master, missing } => {
                 if let Some(from) = &self.known.master {
@@ -294,6 +299,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                 }
                 self.admit(&master).await;
                 self.known.learn(&snapshot, now);
+                self.note_stand_ins(&snapshot, Some(&master), now);
             }
             Verdict::Shut => {
                 tracing::warn!(shard = %self.site.shard, master = ?routed,
