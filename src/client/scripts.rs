@@ -49,8 +49,10 @@ pub struct Scripts {
     known: RefCell<HashMap<Key, (Bytes, Option<Credentials>)>>,
     /// Digests of which the store was asked in this epoch.
     asked: RefCell<HashSet<Digest>>,
-    /// The epoch, and the number of flushes, for which the above holds.
-    valid: Cell<(u64, u64)>,
+    /// The epoch for which that holds.
+    epoch: Cell<u64>,
+    /// The number of flushes for which all of the above holds.
+    flushes: Cell<u64>,
 }
 
 /// What a command has to do with scripts.
@@ -78,7 +80,7 @@ impl Scripts {
 
     /// Remembers a script that is on its way to the master of `epoch`.
     pub fn note(&self, body: &[u8], by: Option<&Credentials>, epoch: u64) {
-        self.keep_valid(epoch);
+        self.forget_flushed();
         let key = key(body);
         let mut known = self.known.borrow_mut();
         if let Some((same, last)) = known.get(&key)
@@ -102,12 +104,16 @@ impl Scripts {
         }
         let missing = self.store.is_missing(digest, master, epoch);
         if !missing {
-            self.was_asked(*digest);
+            self.was_asked(*digest, epoch);
         }
         missing
     }
 
-    fn was_asked(&self, digest: Digest) {
+    /// What was asked of an earlier master says nothing of this one.
+    fn was_asked(&self, digest: Digest, epoch: u64) {
+        if self.epoch.get() != epoch {
+            return;
+        }
         let mut asked = self.asked.borrow_mut();
         if asked.len() >= RECOGNISED_MAX {
             asked.clear();
@@ -116,12 +122,16 @@ impl Scripts {
     }
 
     fn keep_valid(&self, epoch: u64) {
-        let now = (epoch, self.store.flushes());
-        let (known_epoch, known_flushes) = self.valid.replace(now);
-        if known_flushes != now.1 {
-            self.known.borrow_mut().clear();
+        self.forget_flushed();
+        if self.epoch.replace(epoch) != epoch {
+            self.asked.borrow_mut().clear();
         }
-        if (known_epoch, known_flushes) != now {
+    }
+
+    fn forget_flushed(&self) {
+        let flushes = self.store.flushes();
+        if self.flushes.replace(flushes) != flushes {
+            self.known.borrow_mut().clear();
             self.asked.borrow_mut().clear();
         }
     }
@@ -204,6 +214,19 @@ mod tests {
             scripts.is_missing(&digest, "a:1", 3),
             "it may have restarted"
         );
+    }
+
+    #[test]
+    fn what_was_asked_of_one_master_is_asked_of_the_next_also_when_the_answer_came_late() {
+        let scripts = Scripts::default();
+        let digest = sha1(b"return 1");
+        scripts.note(b"return 1", None, 1);
+        assert!(scripts.is_missing(&digest, "b:1", 2));
+        assert!(scripts.is_missing(&digest, "c:1", 3));
+        scripts.was_asked(digest, 2);
+        assert!(scripts.is_missing(&digest, "c:1", 3));
+        scripts.was_asked(digest, 3);
+        assert!(!scripts.is_missing(&digest, "c:1", 3));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Scripts {
             loader.flush(&flush).await;
         }
         for load in self.store.not_ready(&target.node, epoch) {
-            if loader.load(&load).await {
+            if loader.load(&load).await.is_ok() {
                 self.store.is_ready(&load.digest, &target.node, epoch);
             }
         }
@@ -118,11 +118,16 @@ impl Session {
             }
             if let Some(mut load) = scripts.store.load(&digest) {
                 load.brought_by.push(own_credentials.clone());
-                if loader.load(&load).await {
-                    scripts.store.is_at(&digest, epoch);
+                match loader.load(&load).await {
+                    Ok(()) => scripts.store.is_at(&digest, epoch),
+                    Err(said) => {
+                        let said = String::from_utf8_lossy(&said);
+                        tracing::warn!(node = %links.node, said = said.trim_end(),
+                            "a script that clients have sent is not known to the master");
+                    }
                 }
             }
-            scripts.was_asked(digest);
+            scripts.was_asked(digest, epoch);
         }
         loader.give_back();
         Ok(None)
@@ -189,16 +194,20 @@ impl<'l> Loader<'l> {
         }
     }
 
-    /// Loads a script with the first credentials with which the node takes it.
-    async fn load(&mut self, load: &Load) -> bool {
+    /// Loads a script with the first credentials with which the node takes it; otherwise what it
+    /// says last.
+    async fn load(&mut self, load: &Load) -> Result<(), Bytes> {
         let mut request = BytesMut::new();
         write_request(&mut request, &[&b"SCRIPT"[..], b"LOAD", &load.body]);
+        let mut said = Bytes::from_static(b"no connection");
         for by in &load.brought_by {
-            if self.call(by, &request).await == Some(ReplyKind::Ordinary) {
-                return true;
+            match self.call(by, &request).await {
+                Some((_, ReplyKind::Ordinary)) => return Ok(()),
+                Some((reply, _)) => said = reply,
+                None => {}
             }
         }
-        false
+        Err(said)
     }
 
     /// Kvrocks refuses this on a replica, and replicates the flush itself.
@@ -211,7 +220,11 @@ impl<'l> Loader<'l> {
         flush.seen.get_or_init(|| flushed).await;
     }
 
-    async fn call(&mut self, by: &Option<Credentials>, request: &[u8]) -> Option<ReplyKind> {
+    async fn call(
+        &mut self,
+        by: &Option<Credentials>,
+        request: &[u8],
+    ) -> Option<(Bytes, ReplyKind)> {
         let connection = match self.connections.entry(by.clone()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
@@ -226,7 +239,7 @@ impl<'l> Loader<'l> {
         };
         let answer = connection.as_mut()?.call(request, self.deadline).await;
         match answer {
-            Ok((_, kind)) => Some(kind),
+            Ok(answer) => Some(answer),
             Err(_) => {
                 *connection = None;
                 None
