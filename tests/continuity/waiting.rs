@@ -60,8 +60,26 @@ fn element_of(command: &str, reply: &Value) -> String {
     }
 }
 
+/// What becomes of a client that the server never answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unanswered {
+    IsWrong,
+    /// It comes back on another connection. Kvrocks forgets a client, and its time-out with it, when
+    /// an element comes in the instant in which the time is over: without a proxy one of about
+    /// 3 000 commands, on two busy cores. The element stays.
+    ComesBack,
+}
+
 /// Takes elements with one command, again and again; `TIME` stands for its time-out.
-async fn consume(mut wire: Wire, line: String, seed: u64, seen: Seen, work: Work, end: Work) {
+async fn consume(
+    addr: String,
+    line: String,
+    seed: u64,
+    unanswered: Unanswered,
+    seen: Seen,
+    (work, end): (Work, Work),
+) {
+    let mut wire = Wire::connect(&addr).await.unwrap();
     let mut dice = Dice::new(seed);
     let command = line.split(' ').next().unwrap_or_default().to_owned();
     while !end.is_over() {
@@ -75,6 +93,11 @@ async fn consume(mut wire: Wire, line: String, seed: u64, seen: Seen, work: Work
             _ => format!("{:.3}", millis as f64 / 1000.0),
         };
         let reply = wire.run(&line.replace("TIME", &time)).await;
+        if let (Err(WireError::Deadline(_)), Unanswered::ComesBack) = (&reply, unanswered) {
+            eprintln!("forgotten by the server: {line}, for {time}");
+            wire = Wire::connect(&addr).await.unwrap();
+            continue;
+        }
         match reply.unwrap_or_else(|error| panic!("{line}: {error}")) {
             Value::Null => {}
             Value::Array(none) if none.is_empty() => {}
@@ -84,7 +107,7 @@ async fn consume(mut wire: Wire, line: String, seed: u64, seen: Seen, work: Work
     }
 }
 
-async fn check_queue(shard: Shard, lines: &[&str]) {
+async fn check_queue(shard: Shard, lines: &[&str], unanswered: Unanswered) {
     let proxy = shard.proxy_with(patient()).await;
     let (seen, work, end) = (Seen::default(), Work::default(), Work::default());
     let mut wire = client(&proxy).await;
@@ -92,16 +115,10 @@ async fn check_queue(shard: Shard, lines: &[&str]) {
     assert!(made.unwrap().ok());
     let mut consumers = Vec::new();
     for (seed, line) in lines.iter().enumerate() {
-        let (wire, line) = (client(&proxy).await, (*line).to_owned());
-        let (seen, work, end) = (seen.clone(), work.clone(), end.clone());
-        consumers.push(tokio::spawn(consume(
-            wire,
-            line,
-            seed as u64,
-            seen,
-            work,
-            end,
-        )));
+        let (addr, line) = (proxy.addr.clone(), (*line).to_owned());
+        let (seen, works) = (seen.clone(), (work.clone(), end.clone()));
+        let consumer = consume(addr, line, seed as u64, unanswered, seen, works);
+        consumers.push(tokio::spawn(consumer));
     }
     let (mut producers, made) = (Vec::new(), Work::default());
     for producer in 0..PRODUCERS {
@@ -157,7 +174,7 @@ async fn every_element_is_consumed_once() {
         "XREADGROUP GROUP group two COUNT 1 BLOCK TIME STREAMS stream >",
         "BRPOPLPUSH moved taken TIME",
     ];
-    check_queue(Shard::redis(1).await, &lines).await;
+    check_queue(Shard::redis(1).await, &lines, Unanswered::IsWrong).await;
 }
 
 /// One consumer for a list or sorted set: of several that wait for one, Kvrocks forgets those that
@@ -172,7 +189,7 @@ async fn every_element_is_consumed_once_on_kvrocks() {
         "XREADGROUP GROUP group two COUNT 1 BLOCK TIME STREAMS stream >",
     ];
     if let Some(shard) = Shard::kvrocks(1).await {
-        check_queue(shard, &lines).await;
+        check_queue(shard, &lines, Unanswered::ComesBack).await;
     }
 }
 
