@@ -3,6 +3,8 @@
 //! **Invariant:** every failing requirement is named, each with what to do about it; one that is
 //! not known counts as failing only where going on without it could lose a write.
 
+use std::time::Duration;
+
 use crate::switchover::preflight::examine::Examined;
 use crate::topology::engine::Engine;
 use crate::topology::facts::{Link, Mode, Role};
@@ -257,11 +259,20 @@ pub struct Gap {
 
 /// The backlog must hold what is written while a node changes its master. Demotion starts with the
 /// release and takes milliseconds; a backlog for 50 ms keeps a margin of ten.
-const BACKLOG_MS: u64 = 50;
+pub const BACKLOG_TIME: Duration = Duration::from_millis(50);
 
 impl Gap {
     pub fn lag(&self) -> u64 {
         self.old_offset.saturating_sub(self.target_offset)
+    }
+
+    /// Whether more is written than the backlog holds.
+    pub fn outruns_backlog(&self) -> bool {
+        let needed = self
+            .rate_per_s
+            .saturating_mul(BACKLOG_TIME.as_millis() as u64)
+            / 1000;
+        self.backlog.is_some_and(|backlog| backlog < needed)
     }
 
     pub fn failings(&self, old: &str, target: &str) -> Vec<String> {
@@ -286,8 +297,7 @@ impl Gap {
                  (client-output-buffer-limit {limit}); wait until it has caught up"
             ));
         }
-        let needed = self.rate_per_s.saturating_mul(BACKLOG_MS) / 1000;
-        if let Some(backlog) = self.backlog.filter(|backlog| *backlog < needed) {
+        if let Some(backlog) = self.backlog.filter(|_| self.outruns_backlog()) {
             failings.push(format!(
                 "repl-backlog-size of {target} is {backlog} and {rate} bytes are written a second: \
                  replicas would need a full synchronisation; set it to {rate} or more",
