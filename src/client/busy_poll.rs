@@ -2,28 +2,30 @@
 //! sleeps.
 //!
 //! To put a core to sleep and to wake it takes longer than a server that is near needs for its
-//! reply, and a client for its next request. With many clients it is the other way round: the cores
-//! are busy anyhow, and while a worker sleeps more comes together for one system call.
+//! reply, and a client for its next request. With many clients it is the other way round: the
+//! cores are busy anyhow, and while a worker sleeps more comes together for one system call.
 //!
 //! **Invariants:** it begins only when a client has asked for something, and ends when nothing has
-//! come for `busy_poll_us`; an idle worker sleeps. Where it does not pay (a server, or a client, that
-//! takes longer than that) it is tried ever more seldom. Nothing but the rhythm depends on it.
+//! come for `busy_poll_us`; an idle worker sleeps. Where it does not pay (a server, or a client,
+//! that takes longer than that) it is tried ever more seldom. Nothing but the rhythm depends on
+//! it.
 //!
 //! # Trade-offs
-//! It takes CPU that would have been idle. `redis-benchmark`, SET of 64 B, medians of several interleaved
-//! rounds on two cores that client, server and worker share, with 0 and with 100 us:
+//! It takes CPU that would have been idle. `redis-benchmark`, SET of 64 B, medians of several
+//! interleaved rounds on two cores that client, server and worker share, with 0 and with 100 us:
 //!
 //! | connections | requests/s | p50, us | CPU per request, us |
 //! |---|---|---|---|
 //! | 1 | 7 500, 14 000 | 119, 63 | 52, 67 |
 //! | 4 | 26 500, 37 900 | 111, 79 | 18, 25 |
 //!
-//! With 8 it cost 4 us a request and gave nothing, with 50 there is no difference. One client that asks once in 1.6 ms costs 7.6 % of a core instead of
-//! 7.1 %, one that asks every 0.5 ms 16 % instead of 13 %. 50 us are enough in most runs, 30 are not.
+//! With 8 it cost 4 us a request and gave nothing, with 50 there is no difference. One client that
+//! asks once in 1.6 ms costs 7.6 % of a core instead of 7.1 %, one that asks every 0.5 ms 16 %
+//! instead of 13 %. 50 us are enough in most runs, 30 are not.
 //!
-//! Tried and left out: giving the core away between two looks (`sched_yield`), which is a little faster
-//! alone, but others keep what they are given for a whole time slice; and the same between the steps of
-//! a switchover, where the cores are busy: the hold did not become shorter.
+//! Tried and left out: giving the core away between two looks (`sched_yield`), which is a little
+//! faster alone, but others keep what they are given for a whole time slice; and the same between
+//! the steps of a switchover, where the cores are busy: the hold did not become shorter.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -75,9 +77,9 @@ impl Stir {
 /// Keeps the worker of a seat awake while that pays; ends with the runtime.
 pub async fn busy_poll(seat: Rc<Seat>, longest: Duration) {
     let mut vigil = Vigil::new(longest);
-    let mut sent = 0;
     loop {
         seat.stir.stirred().await;
+        let mut sent = seat.counts.bytes_out.get();
         vigil.begin(seat.counts.waiting.get(), Instant::now());
         while vigil.is_awake() {
             // The runtime looks at its sockets before it comes back here.
