@@ -5,6 +5,9 @@
 //! reply, and a client for its next request. With many clients it is the other way round: the
 //! cores are busy anyhow, and while a worker sleeps more comes together for one system call.
 //!
+//! Each shard of a worker is looked at for itself. Clients on connections of their own stir it as
+//! others do, and are not counted among those who wait.
+//!
 //! **Invariants:** it begins only when a client has asked for something, and ends when nothing has
 //! come for `busy_poll_us`; an idle worker sleeps. Where it does not pay (a server, or a client,
 //! that takes longer than that) it is tried ever more seldom. Nothing but the rhythm depends on

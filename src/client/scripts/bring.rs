@@ -123,7 +123,7 @@ impl Session {
                     Err(said) => {
                         let said = String::from_utf8_lossy(&said);
                         tracing::warn!(node = %links.node, said = said.trim_end(),
-                            "a script that clients have sent is not known to the master");
+                            "a script that clients have sent could not be brought to the master");
                     }
                 }
             }

@@ -28,7 +28,7 @@ use super::call::{PEERS_MAX, listening};
 use super::channel::Peers;
 use super::message;
 use crate::resp::reply::{ClientLine, client_lines};
-use crate::topology::node::{Connection, Credentials, NodeError, NodeName};
+use crate::topology::node::{Connection, Credentials, NodeError, NodeName, words};
 
 /// What a connection that listens calls itself, before the proxy's id.
 pub(super) const LISTENER: &str = "pointsman-peer-";
@@ -99,21 +99,36 @@ impl Peers {
     ) -> Option<Census> {
         let asked = timeout(within, async {
             let mut asks = self.asker(node, credentials, within).await?;
-            // The count first: whoever comes in between is in the list, and so no stranger.
-            let counted = asks.call_many(&[self.count()], within).await?;
-            let clients = clients_of(&mut asks, within).await?;
-            let listening = listening(counted.first()).ok();
-            let both = clients.zip(listening);
-            Ok(both.and_then(|(clients, listening)| Census::of(&clients, listening, &self.id)))
+            self.listed(&mut asks, within).await
         });
         match asked.await {
             Ok(Ok(census)) => return census,
-            Ok(Err::<_, NodeError>(error)) => {
+            Ok(Err(error)) => {
                 tracing::info!(%node, %error, "who listens to the channel there is not known");
             }
             Err(_) => tracing::info!(%node, "it does not say in time who listens to the channel"),
         }
         None
+    }
+
+    async fn listed(
+        &self,
+        asks: &mut Connection,
+        within: Duration,
+    ) -> Result<Option<Census>, NodeError> {
+        for list in LISTS {
+            // Together: who goes or comes between the two would be taken for a stranger. The count
+            // first: whoever comes in between all the same is in the list.
+            let asked = [self.count(), words(list)];
+            let answers = asks.call_many(&asked, within).await?;
+            let Ok(listening) = listening(answers.first()) else {
+                return Ok(None);
+            };
+            if let Some(clients) = answers.get(1).and_then(client_lines) {
+                return Ok(Census::of(&clients, listening, &self.id));
+            }
+        }
+        Ok(None)
     }
 
     /// Closes listeners of ours, older than `own`, that a node still keeps although they broke
