@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -10,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::*;
-use crate::resp::reply::REPLY_BYTES_MAX;
+use crate::resp::reply::{REPLY_BYTES_MAX, ReplyDecoder};
 
 /// For what is to happen.
 const SOON: Duration = Duration::from_secs(20);
@@ -73,41 +72,41 @@ impl Node {
     }
 }
 
-/// One connection; what is asked together comes together.
+/// One connection.
 async fn serve(
     mut client: TcpStream,
     id: usize,
     list: List,
     listed: &mut bool,
 ) -> std::io::Result<()> {
-    let mut asked = BytesMut::new();
+    let mut asked = ReplyDecoder::default();
     loop {
-        if client.read_buf(&mut asked).await? == 0 {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&asked.split()).into_owned();
-        for request in text.split('*').skip(1) {
-            let words: Vec<&str> = request.split("\r\n").skip(2).step_by(2).collect();
-            let answer = match words.as_slice() {
-                ["CLIENT", "ID", ..] => format!(":{id}\r\n"),
-                ["CLIENT", "LIST", ..] => {
-                    *listed = true;
-                    match list {
-                        List::Mute => continue,
-                        List::TooLong => {
-                            format!("${}\r\n", REPLY_BYTES_MAX + 1)
-                                + &"x".repeat(REPLY_BYTES_MAX + 1)
-                        }
-                        List::Broken => return Ok(()),
+        // A request is framed like a reply.
+        let Some(request) = asked.next_value().unwrap() else {
+            if client.read_buf(asked.buffer()).await? == 0 {
+                return Ok(());
+            }
+            continue;
+        };
+        let words: Option<Vec<&str>> = request.items().unwrap().iter().map(Value::text).collect();
+        let answer = match words.unwrap().as_slice() {
+            ["CLIENT", "ID"] => format!(":{id}\r\n"),
+            ["CLIENT", "LIST", ..] => {
+                *listed = true;
+                match list {
+                    List::Mute => continue,
+                    List::TooLong => {
+                        format!("${}\r\n", REPLY_BYTES_MAX + 1) + &"x".repeat(REPLY_BYTES_MAX + 1)
                     }
+                    List::Broken => return Ok(()),
                 }
-                ["PUBSUB", ..] => format!("*2\r\n${}\r\n{CHANNEL}\r\n:2\r\n", CHANNEL.len()),
-                ["SUBSCRIBE", ..] => "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n".to_owned(),
-                ["PING", ..] => "+PONG\r\n".to_owned(),
-                _ => "+OK\r\n".to_owned(),
-            };
-            client.write_all(answer.as_bytes()).await?;
-        }
+            }
+            ["PUBSUB", ..] => format!("*2\r\n${}\r\n{CHANNEL}\r\n:2\r\n", CHANNEL.len()),
+            ["SUBSCRIBE", ..] => "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n".to_owned(),
+            ["PING", ..] => "+PONG\r\n".to_owned(),
+            _ => "+OK\r\n".to_owned(),
+        };
+        client.write_all(answer.as_bytes()).await?;
     }
 }
 
