@@ -22,12 +22,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::call::{PEERS_MAX, listening};
 use super::channel::Peers;
 use super::message;
-use crate::resp::reply::{ClientLine, client_lines};
+use crate::resp::reply::{ClientLine, Value, client_lines};
 use crate::topology::node::{Connection, Credentials, NodeError, NodeName, words};
 
 /// What a connection that listens calls itself, before the proxy's id.
@@ -116,19 +117,12 @@ impl Peers {
         asks: &mut Connection,
         within: Duration,
     ) -> Result<Option<Census>, NodeError> {
-        for list in LISTS {
-            // Together: who goes or comes between the two would be taken for a stranger. The count
-            // first: whoever comes in between all the same is in the list.
-            let asked = [self.count(), words(list)];
-            let answers = asks.call_many(&asked, within).await?;
-            let Ok(listening) = listening(answers.first()) else {
-                return Ok(None);
-            };
-            if let Some(clients) = answers.get(1).and_then(client_lines) {
-                return Ok(Census::of(&clients, listening, &self.id));
-            }
-        }
-        Ok(None)
+        let Some((answers, clients)) = listed_behind(asks, Some(self.count()), within).await?
+        else {
+            return Ok(None);
+        };
+        let listening = listening(answers.first()).ok();
+        Ok(listening.and_then(|listening| Census::of(&clients, listening, &self.id)))
     }
 
     /// Closes listeners of ours, older than `own`, that a node still keeps although they broke
@@ -163,15 +157,20 @@ impl Peers {
     }
 }
 
-/// Who is connected to a node, by the shortest list that it gives and that has those who listen.
-async fn clients_of(
+/// Who is connected to a node, by the shortest list that it gives and that has those who listen, and
+/// what it answers to a question asked together with that: who goes or comes between two questions
+/// would be taken for a stranger. The question first: whoever comes in between all the same is in the
+/// list.
+async fn listed_behind(
     asks: &mut Connection,
+    question: Option<Vec<Bytes>>,
     within: Duration,
-) -> Result<Option<Vec<ClientLine>>, NodeError> {
+) -> Result<Option<(Vec<Value>, Vec<ClientLine>)>, NodeError> {
     for list in LISTS {
-        let answer = asks.call(list, within).await?;
-        if let Some(clients) = client_lines(&answer) {
-            return Ok(Some(clients));
+        let asked: Vec<_> = question.iter().cloned().chain([words(list)]).collect();
+        let answers = asks.call_many(&asked, within).await?;
+        if let Some(clients) = answers.last().and_then(client_lines) {
+            return Ok(Some((answers, clients)));
         }
     }
     Ok(None)
@@ -183,7 +182,8 @@ async fn close_listed(
     own: u64,
     within: Duration,
 ) -> Result<(), NodeError> {
-    let clients = clients_of(asks, within).await?.unwrap_or_default();
+    let listed = listed_behind(asks, None, within).await?;
+    let (_, clients) = listed.unwrap_or_default();
     let older = |client: &&ClientLine| client.name == name && client.id < own;
     let older = clients.iter().filter(older).take(OLDER_MAX);
     let ids: Vec<u64> = older.map(|client| client.id).collect();
