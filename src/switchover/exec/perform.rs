@@ -1,5 +1,7 @@
 //! Effect by effect: what the plan orders, put under way.
 
+use std::task::{Context, Poll, Waker};
+
 use super::*;
 
 impl<G: Gates, R: Routes> Exec<G, R> {
@@ -326,7 +328,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         let (site, hold) = (self.site.clone(), self.holds);
         self.measured.holding();
         let (holding, held) = oneshot::channel();
-        let task = self.side.spawn(async move {
+        let task = self.spawn_begun(async move {
             // Dropped with the task, whether it ends or is taken back.
             let _holding = holding;
             // The plan's own timer ends the wait; this deadline only backs it up.
@@ -338,6 +340,18 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             task,
             held,
         });
+    }
+
+    /// Takes the first step at once, which sends what there is to send: behind it, in the same
+    /// instant, comes what takes longer and can wait.
+    fn spawn_begun(&mut self, task: impl Future<Output = Side> + Send + 'static) -> AbortHandle {
+        let mut task = Box::pin(task);
+        // Nobody is to be woken: as a task of its own it is polled anew.
+        let mut context = Context::from_waker(Waker::noop());
+        match task.as_mut().poll(&mut context) {
+            Poll::Ready(side) => self.side.spawn(std::future::ready(side)),
+            Poll::Pending => self.side.spawn(task),
+        }
     }
 
     fn release(&mut self) {
@@ -357,7 +371,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         };
         self.gate = to;
         let site = self.site.clone();
-        self.side.spawn(async move {
+        self.spawn_begun(async move {
             if let Some(held) = held {
                 // An error is what it waits for: nothing is ever sent.
                 let _ = held.await;
