@@ -36,20 +36,26 @@ impl Step {
                 };
                 self.poll_target();
             }
-            Event::Fenced { offset } => {
-                self.state.stage = Stage::Proving {
-                    end: offset,
-                    proof: Proof::Once,
-                    target,
-                };
-                self.read_old_again();
-                self.judge();
-            }
+            Event::Fenced { offset } => self.fenced(offset, target),
             Event::FenceRefused => self.undo(Reason::FenceRefused),
             Event::Lost(Node::Old) => self.undo(Reason::OldLost),
             Event::Lost(Node::Target) => self.undo(Reason::TargetLost),
             _ => {}
         }
+    }
+
+    /// A fence that is exact has told its end in the instant in which it closed: nothing that
+    /// happens to the node afterwards makes it another one, and the demotion reads it once more.
+    fn fenced(&mut self, end: u64, target: Option<u64>) {
+        let proof = match self.state.facts.dialect.fence_is_exact() && !self.state.traces.pause {
+            true => Proof::Final,
+            false => Proof::Provisional,
+        };
+        self.state.stage = Stage::Proving { end, proof, target };
+        if proof == Proof::Provisional {
+            self.read_old_again();
+        }
+        self.judge();
     }
 
     /// The pause has done its part as soon as the fence stands: who waits behind it would get
@@ -68,16 +74,16 @@ impl Step {
             } => {
                 self.state.traces.pause = false;
                 let proof = if offset == end {
-                    Proof::Twice
+                    Proof::Final
                 } else {
-                    Proof::Once
+                    Proof::Provisional
                 };
                 self.state.stage = Stage::Proving {
                     end: offset,
                     proof,
                     target,
                 };
-                if proof == Proof::Once {
+                if proof == Proof::Provisional {
                     self.read_old_again();
                 }
                 self.judge();
@@ -88,7 +94,7 @@ impl Step {
             Event::Lost(Node::Old) if self.state.facts.dialect.fence_is_exact() => {
                 self.state.stage = Stage::Proving {
                     end,
-                    proof: Proof::Twice,
+                    proof: Proof::Final,
                     target,
                 };
                 self.judge();
@@ -123,7 +129,7 @@ impl Step {
         let Stage::Proving { end, proof, target } = self.state.stage else {
             return;
         };
-        let (Proof::Twice, Some(carried)) = (proof, target) else {
+        let (Proof::Final, Some(carried)) = (proof, target) else {
             if target != Some(end) {
                 self.poll_target();
             }
@@ -142,7 +148,7 @@ impl Step {
             if carried > end {
                 self.state.stage = Stage::Proving {
                     end,
-                    proof: Proof::Once,
+                    proof: Proof::Provisional,
                     target,
                 };
                 self.read_old_again();

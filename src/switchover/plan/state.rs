@@ -121,11 +121,12 @@ pub(super) enum Slot {
     Busy,
 }
 
-/// Whether the end of the old master's log has been read twice alike.
+/// Whether the end of the old master's log can be another one than was read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Proof {
-    Once,
-    Twice,
+    Provisional,
+    /// The fence was exact, or two readings were alike.
+    Final,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

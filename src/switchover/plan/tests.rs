@@ -52,28 +52,53 @@ fn target_at(offset: u64) -> Event {
 }
 
 #[test]
-fn a_near_target_costs_four_round_trips() {
+fn a_near_target_costs_three_round_trips() {
     let terms = Terms::default();
     let (_, effects) = after(terms, REDIS, &[]);
     assert!(
         effects.ends_with(&[Effect::Fence, Effect::ReadTarget]),
         "{effects:?}"
     );
-    let (_, effects) = after(terms, REDIS, &[fenced()]);
-    assert_eq!(
-        effects,
-        [Effect::ReadOld {
-            unpause: false,
-            apart: false
-        }]
-    );
-    let (_, effects) = after(terms, REDIS, &[fenced(), target_at(70), old_at(70)]);
+    let (_, effects) = after(terms, REDIS, &[target_at(69), fenced()]);
+    assert_eq!(effects, []);
+    let (_, effects) = after(terms, REDIS, &[target_at(70), fenced(), target_at(70)]);
     assert!(effects.ends_with(&[Effect::Promote]), "{effects:?}");
 }
 
 #[test]
+fn a_fence_behind_a_pause_and_one_that_is_not_exact_are_read_again() {
+    let check = |facts: Facts, events: &[Event], read: Effect| {
+        let (state, effects) = after(Terms::default(), facts, events);
+        assert_eq!(effects, [read]);
+        let (_, effects) = step(&state, target_at(70));
+        assert_eq!(effects, []);
+        let (state, _) = after(
+            Terms::default(),
+            facts,
+            &[events, &[target_at(70)]].concat(),
+        );
+        let (_, effects) = step(&state, old_at(70));
+        assert!(effects.ends_with(&[Effect::Promote]), "{effects:?}");
+    };
+    let kvrocks = Facts {
+        dialect: Dialect::Kvrocks,
+        ..REDIS
+    };
+    let (unpause, apart) = (false, true);
+    check(kvrocks, &[fenced()], Effect::ReadOld { unpause, apart });
+    let far = Facts { lag: 2000, ..REDIS };
+    let master_at = Event::OldRead {
+        offset: 70,
+        seen: Seen::Master,
+    };
+    let paused = [Event::Paused, master_at, target_at(69), fenced()];
+    let (unpause, apart) = (true, false);
+    check(far, &paused, Effect::ReadOld { unpause, apart });
+}
+
+#[test]
 fn the_route_the_release_and_the_demotion_go_out_together() {
-    let events = [fenced(), target_at(70), old_at(70), Event::Promoted];
+    let events = [fenced(), target_at(70), Event::Promoted];
     let (state, effects) = after(Terms::default(), REDIS, &events);
     let order: Vec<_> = effects
         .iter()
@@ -114,14 +139,14 @@ fn kvrocks_repoints_the_others_before_it_demotes() {
 #[test]
 fn a_target_behind_the_end_is_not_promoted_and_one_that_lost_its_link_ends_it() {
     let terms = Terms::default();
-    let (_, effects) = after(terms, REDIS, &[fenced(), old_at(70), target_at(69)]);
+    let (_, effects) = after(terms, REDIS, &[fenced(), target_at(69)]);
     assert_eq!(effects, [Effect::ReadTarget]);
     let broken = Event::TargetRead {
         offset: 69,
         seen: Seen::Follows,
         link_up: false,
     };
-    let (state, effects) = after(terms, REDIS, &[fenced(), old_at(70), broken]);
+    let (state, effects) = after(terms, REDIS, &[fenced(), broken]);
     assert_eq!(phase(&state), "undo");
     let restore = Effect::Restore {
         settle: Settle::No,
@@ -139,7 +164,6 @@ fn what_was_forced_is_reported_and_kept_apart() {
     };
     let promoted = [
         fenced(),
-        old_at(70),
         target_at(60),
         Event::Expired(Timer::Sync),
         target_at(61),
@@ -171,11 +195,7 @@ fn what_was_forced_is_reported_and_kept_apart() {
 
 #[test]
 fn an_order_to_abort_is_refused_once_the_promotion_was_sent() {
-    let (state, _) = after(
-        Terms::default(),
-        REDIS,
-        &[fenced(), target_at(70), old_at(70)],
-    );
+    let (state, _) = after(Terms::default(), REDIS, &[fenced(), target_at(70)]);
     assert!(!can_abort(&state));
     let (same, effects) = step(&state, Event::Abort);
     assert_eq!((same, effects), (state, vec![Effect::TooLate]));
