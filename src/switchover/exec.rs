@@ -35,6 +35,7 @@ use crate::switchover::claim::Claim;
 use crate::switchover::exec::ask::{Claims, Desk, Done};
 use crate::switchover::exec::follow::{Demotion, Other, await_links};
 use crate::switchover::exec::measure::{Going, Measured, Progress};
+use crate::switchover::exec::others::Company;
 pub use crate::switchover::exec::site::{Gates, HoldStats, Opening, Routes, Site};
 use crate::switchover::journal::Begin;
 use crate::switchover::orders::{Orders, SinkAddress};
@@ -100,7 +101,7 @@ type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 enum Side {
     Preflight(Result<Box<Passed>, Vec<String>>),
     Recorded(Record, Result<(), String>),
-    Warmed(Result<Option<Census>, String>),
+    Warmed(Result<Company, String>),
     /// With the number of the hold: one that was taken back says nothing any more.
     Drained(u64, Result<(), String>),
     Repointed(Box<Followers>),
@@ -162,7 +163,7 @@ pub struct Exec<G, R> {
     hold: Option<Hold>,
     holds: u64,
     /// The other proxies, as they were before the hold.
-    census: Option<Census>,
+    company: Company,
     /// They are being asked.
     asking: Option<AbortHandle>,
     gate: Opening,
@@ -253,7 +254,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             preparing: None,
             hold: None,
             holds: 0,
-            census: None,
+            company: Company::default(),
             asking: None,
             gate,
             master,
@@ -376,8 +377,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 self.note([words]);
                 Some(Event::RecordFailed(record))
             }
-            Side::Warmed(Ok(census)) => {
-                self.census = census;
+            Side::Warmed(Ok(company)) => {
+                self.company = company;
                 Some(Event::Warmed)
             }
             Side::Warmed(Err(words)) => {

@@ -3,6 +3,14 @@
 use super::*;
 use crate::switchover::report::Proxies;
 
+/// Who else there was shortly before the hold.
+#[derive(Debug, Default)]
+pub(super) struct Company {
+    census: Option<Census>,
+    /// Nobody is to be told.
+    alone: bool,
+}
+
 /// Before the hold: who are the others, and can they be told at all? Where their silence is only
 /// reported, so is this.
 pub(super) async fn ready<G, R>(
@@ -30,15 +38,32 @@ pub(super) async fn ready<G, R>(
     Ok(census)
 }
 
+/// The last look before the hold: it needs no round trip within where there is nobody.
+pub(super) async fn count<G, R>(
+    site: &Site<G, R>,
+    old: &NodeName,
+    census: Option<Census>,
+) -> Company {
+    let alone = match &site.peers {
+        Some(peers) => peers.is_alone(old, census.as_ref()).await,
+        None => true,
+    };
+    Company { census, alone }
+}
+
 impl<G: Gates, R: Routes> Exec<G, R> {
     pub(super) fn hold_peers(&mut self) {
-        let Some(peers) = self.site.peers.clone() else {
+        let Company { census, alone } = std::mem::take(&mut self.company);
+        if let Some(peers) = &self.site.peers {
+            peers.open(&self.id, census);
+        }
+        let peers = self.site.peers.clone().filter(|_| !alone);
+        let Some(peers) = peers else {
             self.side.spawn(async { Side::Peers(Event::NoPeers) });
             return;
         };
         let (operation, old, target) = (self.id.clone(), self.from.clone(), self.to.clone());
         let length = self.site.switchover().pause_timeout;
-        peers.open(&operation, self.census.clone());
         let asking = self.side.spawn(async move {
             let held = peers.hold(&operation, &old, &target, length).await;
             Side::Peers(match held {

@@ -318,7 +318,10 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 site.gates.prepare(&to, site.connect_timeout),
                 others::ready(&site, &operation, &from),
             );
-            Side::Warmed(lanes.and(others))
+            match lanes.and(others) {
+                Ok(census) => Side::Warmed(Ok(others::count(&site, &from, census).await)),
+                Err(words) => Side::Warmed(Err(words)),
+            }
         });
         self.preparing = Some(preparing);
     }

@@ -109,6 +109,17 @@ impl Peers {
         self.roll.send_modify(|roll| roll.fault = Some(why));
     }
 
+    /// Whether nobody else is there, right now, who would have to be told. Asked before the hold:
+    /// whoever comes behind the answer learns of no hold, whenever it is asked.
+    pub async fn is_alone(&self, old: &str, census: Option<&Census>) -> bool {
+        let Some(at) = self.place_of(old) else {
+            return false;
+        };
+        let answers = self.ask(at, vec![self.count()]).await;
+        let listening = answers.and_then(|answers| listening(answers.first()).ok());
+        listening.is_some_and(|listening| expected(census, listening) == 0)
+    }
+
     /// Has the others hold. Returns how many there are when all of them do; waits without a
     /// deadline.
     pub async fn hold(
@@ -138,10 +149,6 @@ impl Peers {
     ) -> Result<usize, String> {
         let silent = || format!("{old} did not say how many proxies listen there");
         let at = self.place_of(old).ok_or_else(silent)?;
-        let alone = self.ask(at, vec![self.count()]).await;
-        if self.others_of(listening(alone.ok_or_else(silent)?.first())?) == 0 {
-            return Ok(0);
-        }
         let target = target.to_owned();
         let hold = self.publication(operation, Saying::Hold { length, target });
         let (answer, answered) = tokio::sync::oneshot::channel();
@@ -165,17 +172,10 @@ impl Peers {
         if let Some(refused) = answers.first().and_then(Value::error) {
             return Err(format!("{old} refused PUBLISH: {refused}"));
         }
-        let others = self.others_of(listening(answers.get(1))?);
+        let listening = listening(answers.get(1))?;
+        let others = expected(self.roll.borrow().census.as_ref(), listening);
         self.roll.send_modify(|roll| roll.others = others);
         Ok(others)
-    }
-
-    /// How many proxies are to be waited for when so many listen.
-    fn others_of(&self, listening: usize) -> usize {
-        match &self.roll.borrow().census {
-            Some(census) => census.expected(listening),
-            None => listening.saturating_sub(1),
-        }
     }
 
     /// The question how many listen on a node.
@@ -220,6 +220,14 @@ impl Peers {
             }
             false
         });
+    }
+}
+
+/// How many proxies are to be waited for when so many listen.
+fn expected(census: Option<&Census>, listening: usize) -> usize {
+    match census {
+        Some(census) => census.expected(listening),
+        None => listening.saturating_sub(1),
     }
 }
 
