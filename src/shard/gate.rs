@@ -45,6 +45,8 @@ pub struct HoldStats {
     pub writes_held: u64,
     /// The longest any of them had waited.
     pub longest_hold: Duration,
+    /// When the gate was opened; `None` of no gate.
+    pub released_at: Option<Instant>,
 }
 
 /// An order of the control path to one worker's gate.
@@ -228,13 +230,15 @@ impl Gate {
 
     /// Handles `Release`, also without a hold before it.
     pub fn release(&self, to: GateState) -> HoldStats {
+        let now = Instant::now();
         let stats = HoldStats {
             writes_held: self.held.replace(0),
             longest_hold: self
                 .first_held
                 .take()
-                .map(|at| at.elapsed())
+                .map(|at| now.duration_since(at))
                 .unwrap_or_default(),
+            released_at: Some(now),
         };
         self.drained.replace(None);
         self.moved.replace(None);
@@ -414,7 +418,11 @@ mod tests {
 
         assert_eq!(gate.release(GateState::Open).writes_held, 1);
         drop(stays);
-        assert_eq!(gate.release(GateState::Open), HoldStats::default());
+        let nobody = gate.release(GateState::Open);
+        assert_eq!(
+            (nobody.writes_held, nobody.longest_hold),
+            (0, Duration::ZERO)
+        );
     }
 
     #[test]

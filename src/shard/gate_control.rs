@@ -91,6 +91,7 @@ impl GateControl {
         for stats in self.ask_all(|done| GateOrder::Release { to, done }).await {
             total.writes_held += stats.writes_held;
             total.longest_hold = total.longest_hold.max(stats.longest_hold);
+            total.released_at = total.released_at.max(stats.released_at);
         }
         total
     }

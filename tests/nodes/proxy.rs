@@ -50,6 +50,7 @@ impl Gates for Gate {
         HoldStats {
             writes_held: 3,
             longest_hold: Duration::from_millis(1),
+            released_at: None,
         }
     }
 

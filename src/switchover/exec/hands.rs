@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{Gates, HoldStats, Opening, Routes};
 use crate::shard::gate::GateState;
 use crate::shard::gate_control::GateControl;
@@ -25,6 +27,7 @@ impl Gates for GateControl {
         HoldStats {
             writes_held: stats.writes_held,
             longest_hold: stats.longest_hold,
+            released_at: stats.released_at.map(Instant::from_std),
         }
     }
 

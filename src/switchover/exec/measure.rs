@@ -70,10 +70,11 @@ impl Measured {
         self.released = false;
     }
 
-    /// Every worker has released.
+    /// Every worker has released. That is heard later than it happens.
     pub fn released(&mut self, stats: HoldStats) {
         if let Some(since) = self.held_since.take() {
-            self.hold_ms = ms(since.elapsed());
+            let until = stats.released_at.unwrap_or_else(Instant::now);
+            self.hold_ms = ms(until.duration_since(since));
             self.stats = stats;
         }
         self.released = true;

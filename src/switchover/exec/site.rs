@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::shard::doubt::Doubts;
@@ -31,6 +32,8 @@ pub enum Opening {
 pub struct HoldStats {
     pub writes_held: u64,
     pub longest_hold: Duration,
+    /// When the last gate was opened, where one tells.
+    pub released_at: Option<Instant>,
 }
 
 /// The writing half of a shard's gate.
