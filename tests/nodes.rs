@@ -165,6 +165,36 @@ async fn a_user_without_the_right_to_fence_is_told_and_nothing_happens() {
 }
 
 #[tokio::test]
+async fn a_target_that_catches_up_while_it_is_looked_at_is_not_refused() {
+    let servers = shard("redis-server", 1, &[]).await;
+    let (old, target) = (&servers[0], &servers[1]);
+    assert!(
+        target
+            .ask(&["CLIENT", "PAUSE", "20000", "WRITE"])
+            .await
+            .is_ok()
+    );
+    assert!(old.ask(&["SET", "k", &"x".repeat(2 << 20)]).await.is_ok());
+    check_refused(&servers, 1, "more than max_lag").await;
+
+    let question = Question {
+        name: "pointsman-again".to_owned(),
+        ..question(&servers, 1)
+    };
+    let goes_on = async {
+        until("the target has told how far it is", async || {
+            let list = target.ask(&["CLIENT", "LIST"]).await;
+            let mut lines = list.text().unwrap().lines();
+            lines.any(|line| line.contains("name=pointsman-again") && line.contains("cmd=role"))
+        })
+        .await;
+        assert!(target.ask(&["CLIENT", "UNPAUSE"]).await.is_ok());
+    };
+    let (passed, ()) = tokio::join!(preflight(&question), goes_on);
+    assert_eq!(passed.err(), None);
+}
+
+#[tokio::test]
 async fn wrong_credentials_are_an_error_that_executed_nothing() {
     let server = Server::redis(&["--requirepass", "right"]).await;
     for password in [None, Some(Secret::new("wrong"))] {

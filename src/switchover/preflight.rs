@@ -8,6 +8,7 @@
 //! only the first.
 
 pub mod examine;
+mod gap;
 mod passed;
 pub mod requirements;
 
@@ -17,15 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::switchover::attach::{Tail, compare_tails};
 use crate::switchover::claim::Claim;
-use crate::switchover::orders::{Reading, SinkAddress, own_offset, read_target};
+use crate::switchover::orders::{SinkAddress, own_offset};
 use crate::switchover::plan::{Dialect, Facts};
 use crate::switchover::preflight::examine::{Examined, examine};
-use crate::switchover::preflight::requirements::{BACKLOG_TIME, Cast, Gap, output_limit, single};
+use crate::switchover::preflight::gap::{Gap, Limits};
+use crate::switchover::preflight::requirements::{Cast, output_limit, single};
 use crate::switchover::sentinels::{self, Terms, terms};
 use crate::topology::engine::{Engine, Version};
 use crate::topology::facts::{Link, Role};
@@ -144,18 +145,13 @@ impl Company {
     }
 
     async fn gap(&mut self, question: &Question) -> Result<Gap, String> {
-        let mut gap = gap(&mut self.old.0, &mut self.target.0, question).await?;
-        gap.output_limit = output_limit(&self.old.1);
-        gap.backlog = self.target.1.facts.backlog_bytes;
-        if gap.outruns_backlog() {
-            // One large write between two readings would be taken for thousands.
-            let began = Instant::now();
-            sleep(BACKLOG_TIME).await;
-            let offset = own_offset(&mut self.old.0, question.within).await;
-            let offset = offset.map_err(|error| error.to_string())?;
-            gap.rate_per_s = rate_per_s(gap.old_offset, offset, began);
-        }
-        Ok(gap)
+        let limits = Limits {
+            max_lag: question.max_lag,
+            output_limit: output_limit(&self.old.1),
+            backlog: self.target.1.facts.backlog_bytes,
+        };
+        let (old, target) = (&mut self.old.0, &mut self.target.0);
+        gap::measure(old, target, limits, question.within).await
     }
 
     fn pass(self, question: &Question, gap: &Gap, sentinel_terms: Vec<Terms>) -> Passed {
@@ -257,47 +253,6 @@ async fn learn_names(seen: &mut Seen, within: Duration) {
             node.identity.learn(host, *port, within).await;
         }
     }
-}
-
-/// The target first, then the old master: read so, a target that is ahead has another history.
-async fn gap(
-    old: &mut Connection,
-    target: &mut Connection,
-    question: &Question,
-) -> Result<Gap, String> {
-    let text = |error: crate::topology::node::NodeError| error.to_string();
-    let before = own_offset(old, question.within).await.map_err(text)?;
-    let began = Instant::now();
-    let reading = read_target(target, question.within).await.map_err(text)?;
-    let Reading::Following {
-        offset: Some(target_offset),
-        connected: true,
-        ..
-    } = reading
-    else {
-        return Err(format!(
-            "{} lost its link just now; wait until it is up",
-            target.node()
-        ));
-    };
-    let old_offset = own_offset(old, question.within).await.map_err(text)?;
-    // The readings are a fraction of a millisecond apart, so the rate is rough: it is an
-    // exaggeration by one write at worst.
-    let rate_per_s = rate_per_s(before, old_offset, began);
-    let max_lag = question.max_lag;
-    Ok(Gap {
-        old_offset,
-        target_offset,
-        max_lag,
-        rate_per_s,
-        ..Gap::default()
-    })
-}
-
-/// Units of offset per second; over at least a millisecond.
-fn rate_per_s(before: u64, now: u64, began: Instant) -> u64 {
-    let elapsed_us = began.elapsed().as_micros().max(1000) as u64;
-    now.saturating_sub(before).saturating_mul(1_000_000) / elapsed_us
 }
 
 /// Kvrocks has no replication id by default; the end of both logs must be the same bytes instead.

@@ -3,8 +3,6 @@
 //! **Invariant:** every failing requirement is named, each with what to do about it; one that is
 //! not known counts as failing only where going on without it could lose a write.
 
-use std::time::Duration;
-
 use crate::switchover::preflight::examine::Examined;
 use crate::topology::engine::Engine;
 use crate::topology::facts::{Link, Mode, Role};
@@ -243,71 +241,6 @@ pub fn single(node: &Examined, failings: &mut Vec<String>) {
     }
 }
 
-/// Requirements about how far the target is behind, from readings made target first.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gap {
-    pub old_offset: u64,
-    pub target_offset: u64,
-    pub max_lag: u64,
-    /// Growth of the old master's offset per second, as far as two readings can tell.
-    pub rate_per_s: u64,
-    /// What the old master buffers for a replica before it cuts it off.
-    pub output_limit: Option<u64>,
-    /// The target's backlog, where the engine has one.
-    pub backlog: Option<u64>,
-}
-
-/// The backlog must hold what is written while a node changes its master. Demotion starts with the
-/// release and takes milliseconds; a backlog for 50 ms keeps a margin of ten.
-pub const BACKLOG_TIME: Duration = Duration::from_millis(50);
-
-impl Gap {
-    pub fn lag(&self) -> u64 {
-        self.old_offset.saturating_sub(self.target_offset)
-    }
-
-    /// Whether more is written than the backlog holds.
-    pub fn outruns_backlog(&self) -> bool {
-        let needed = self
-            .rate_per_s
-            .saturating_mul(BACKLOG_TIME.as_millis() as u64)
-            / 1000;
-        self.backlog.is_some_and(|backlog| backlog < needed)
-    }
-
-    pub fn failings(&self, old: &str, target: &str) -> Vec<String> {
-        let mut failings = Vec::new();
-        let lag = self.lag();
-        if self.target_offset > self.old_offset {
-            failings.push(format!(
-                "{target} is ahead of {old} (offset {} and {}), so it has another history; let it \
-                 synchronise in full first",
-                self.target_offset, self.old_offset
-            ));
-        }
-        if lag > self.max_lag {
-            failings.push(format!(
-                "{target} is {lag} behind, more than max_lag {}; wait until it has caught up",
-                self.max_lag
-            ));
-        }
-        if let Some(limit) = self.output_limit.filter(|limit| lag > limit / 2) {
-            failings.push(format!(
-                "{target} is {lag} behind, more than half of what {old} buffers for a replica \
-                 (client-output-buffer-limit {limit}); wait until it has caught up"
-            ));
-        }
-        if let Some(backlog) = self.backlog.filter(|_| self.outruns_backlog()) {
-            failings.push(format!(
-                "repl-backlog-size of {target} is {backlog} and {rate} bytes are written a second: \
-                 replicas would need a full synchronisation; set it to {rate} or more",
-                rate = self.rate_per_s
-            ));
-        }
-        failings
-    }
-}
-
 /// What `node` buffers for a replica: the hard limit of its class, when there is one.
 pub fn output_limit(node: &Examined) -> Option<u64> {
     node.setting(&["client-output-buffer-limit"])
@@ -323,88 +256,6 @@ fn replica_limit(value: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(gap: Gap, reason: &str) {
-        let failings = gap.failings("old", "target");
-        match reason {
-            "" => assert!(failings.is_empty(), "{failings:?}"),
-            reason => assert!(
-                failings.iter().any(|one| one.contains(reason)),
-                "{failings:?}"
-            ),
-        }
-    }
-
-    #[test]
-    fn a_lag_passes_at_the_limit_and_fails_one_past_it() {
-        let gap = Gap {
-            old_offset: 110,
-            target_offset: 100,
-            max_lag: 10,
-            ..Gap::default()
-        };
-        check(gap, "");
-        check(
-            Gap {
-                old_offset: 111,
-                ..gap
-            },
-            "more than max_lag",
-        );
-        check(Gap { max_lag: 9, ..gap }, "more than max_lag");
-    }
-
-    #[test]
-    fn a_target_ahead_of_its_master_has_another_history() {
-        let gap = Gap {
-            old_offset: 99,
-            target_offset: 100,
-            max_lag: 10,
-            ..Gap::default()
-        };
-        check(gap, "is ahead of old");
-    }
-
-    #[test]
-    fn the_buffers_of_the_old_master_and_the_target_must_suffice() {
-        let gap = Gap {
-            old_offset: 60,
-            max_lag: 100,
-            ..Gap::default()
-        };
-        check(
-            Gap {
-                output_limit: Some(120),
-                ..gap
-            },
-            "",
-        );
-        check(
-            Gap {
-                output_limit: Some(100),
-                ..gap
-            },
-            "client-output-buffer-limit",
-        );
-        let busy = Gap {
-            rate_per_s: 20_000_000,
-            ..gap
-        };
-        check(
-            Gap {
-                backlog: Some(1 << 20),
-                ..busy
-            },
-            "",
-        );
-        check(
-            Gap {
-                backlog: Some(999_999),
-                ..busy
-            },
-            "repl-backlog-size",
-        );
-    }
 
     #[test]
     fn the_output_limit_of_replicas_is_found_among_the_classes() {
