@@ -169,6 +169,11 @@ impl Workload {
         self.to_string() == small.to_string()
     }
 
+    /// Whether OK answers all of it.
+    pub fn is_plain_write(&self) -> bool {
+        self.sender == Sender::Benchmark && self.verb == Verb::Set
+    }
+
     fn requests(&self, of: u64) -> u64 {
         (of * self.share / 1000).max(u64::from(self.connections * self.pipeline))
     }

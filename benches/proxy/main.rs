@@ -1,5 +1,6 @@
 //! What the proxy costs, end to end: the same load straight to a server, through Pointsman and,
-//! where they are installed, through nutcracker (twemproxy) and haproxy in tcp mode.
+//! where they are installed, through nutcracker (twemproxy) and haproxy in tcp mode. Beside them
+//! runs a bare server that says OK to small writes: what it costs, every proxy costs.
 //!
 //! All paths lead to one server and run one after the other, in rounds: each workload of a round is
 //! run over every path before the next, and each round begins with another path. A ratio is formed
@@ -13,6 +14,7 @@
 
 #[path = "../support/figures.rs"]
 mod figures;
+mod floor;
 mod load;
 #[path = "../support/machine.rs"]
 mod machine;
@@ -61,6 +63,9 @@ struct Args {
     /// Only workloads whose name contains this text, for example "SET 64 B, 50"; not kept
     #[arg(long)]
     only: Option<String>,
+    /// Be the bare server, at this address
+    #[arg(long, hide = true)]
+    floor: Option<String>,
     /// What cargo passes to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -79,6 +84,9 @@ struct Outcome {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
     let mut args = Args::parse();
+    if let Some(addr) = &args.floor {
+        floor::serve(addr).await?;
+    }
     if args.quick {
         args.rounds = 1;
         args.requests = args.requests.min(3000);
@@ -179,6 +187,9 @@ async fn rounds(
                 let Some(path) = paths.get((turn + round as usize) % paths.len()) else {
                     continue;
                 };
+                if path.is_floor() && !workload.is_plain_write() {
+                    continue;
+                }
                 progress(&format!("round {}: {workload}: {}", round + 1, path.name));
                 let measured = workload.run(path, server.pid(), args.requests, peak).await;
                 match measured {

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use crate::machine::program;
 
 const POINTSMAN: &str = env!("CARGO_BIN_EXE_pointsman");
+const FLOOR: &str = "a bare server";
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -38,6 +39,11 @@ impl Path {
             By::Pointsman(proxy) => Some(proxy.pid()),
             By::Other(started) => Some(started.pid()),
         }
+    }
+
+    /// Whether it ends before the server does.
+    pub fn is_floor(&self) -> bool {
+        self.name == FLOOR
     }
 
     fn log_tail(&self) -> String {
@@ -79,6 +85,7 @@ pub async fn start(workspace: &Arc<Workspace>, server: &Node) -> anyhow::Result<
         direct,
         pointsman("pointsman", "", server).await?,
         pointsman("pointsman, 2 workers", "workers = 2", server).await?,
+        floor(workspace).await?,
     ];
     match program("nutcracker") {
         Some(_) => paths.push(nutcracker(workspace, server).await?),
@@ -108,6 +115,13 @@ async fn pointsman(name: &'static str, more: &str, server: &Node) -> anyhow::Res
     }
     .answers()
     .await
+}
+
+async fn floor(workspace: &Arc<Workspace>) -> anyhow::Result<Path> {
+    let addr = format!("127.0.0.1:{}", free_port()?);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--floor", &addr]);
+    other(FLOOR, addr, workspace, &mut command).await
 }
 
 /// It has one thread, whatever the machine has.

@@ -79,6 +79,10 @@ pub fn rows(runs: &[Run], workloads: &[Workload], paths: &[&'static str]) -> Vec
             let workload = workload.to_string();
             let of_row = |run: &&Run| run.workload == workload && run.path == path;
             let these: Vec<&Run> = runs.iter().filter(of_row).collect();
+            // What a path cannot do it is not listed with.
+            if these.is_empty() {
+                continue;
+            }
             let middle = |figure: fn(&Run) -> Option<f64>| {
                 percentile(these.iter().filter_map(|run| figure(run)), 0.5)
             };
