@@ -42,9 +42,11 @@
 //!   listen to everything (`PSUBSCRIBE *`). It also counts strangers on the channel, and
 //!   connections that broke and that OLD has not missed yet; `CLIENT LIST` tells them from proxies,
 //!   by their names. That list has a line for each subscriber (on Kvrocks: each client), so it is
-//!   read before the hold, and what was seen to be no proxy is subtracted in it. A proxy that comes
-//!   in between is thus waited for, and each that was named is waited for by name, whatever the
-//!   count says. A list that cannot be had leaves the count alone.
+//!   read before the hold, and what was seen to be no proxy is subtracted from the counts: from one
+//!   right before the hold, which costs a proxy that is alone nothing in it, and from one behind
+//!   HOLD where there are others. A proxy that comes between list and count is thus told and waited
+//!   for, and each that was named is waited for by name, whatever the count says. A list that
+//!   cannot be had leaves the count alone.
 //! * A proxy without a name (`CLIENT SETNAME` forbidden to its user) counts as a stranger although
 //!   it acknowledges: nobody waits for it, beside strangers alone nothing is said at all, and its
 //!   ACK may stand for that of a proxy that came behind the list. One without a name that drives
@@ -55,8 +57,8 @@
 //!   for by name, and undo the switchover as silent proxies do.
 //! * Two more round trips between proxies are in the hold, one before the fence and one behind the
 //!   promotion. Medians of switchovers at 10 000 writes/s of 2 KB, all proxies, servers and
-//!   clients on two cores: held for 1.1 ms alone (100) and 3.5 ms beside two others (20), of which
-//!   0.2 and 1.1 ms go up to the fence (`make bench-switchover BENCH_ARGS="--others 2"`).
+//!   clients on two cores: held for 0.8 ms alone (100) and 2.9 ms beside two others (10), of which
+//!   0.2 and 1.0 ms go up to the fence (`make bench-switchover BENCH_ARGS="-n 10 --others 2"`).
 //!   Letting the others follow behind the release would save half, and is what it is there to
 //!   avoid.
 //! * A forged ACK makes the driver believe that somebody holds: it costs what the channel gives,
