@@ -22,7 +22,7 @@
 //!     feeds TARGET the rest of its log, which ends at F. From here on nobody acknowledges a write.
 //!     TARGET does not notice. The pause is lifted. No reply: undo (which first finds out).
 //!  6. PROXY reads TARGET's own offset, from the moment the fence is sent. F is final where the
-//!     fence is exact: role and offset change in one transaction. Elsewhere, and where a pause is
+//!     fence is exact: nothing moves the offset behind the change of the role. Elsewhere, and where a pause is
 //!     to be lifted, OLD is read once more: it must say F twice, and if it grew, F is the new
 //!     value. Proven: F is final and TARGET says F. TARGET's link down and not at F: undo at once.
 //!     OLD gone after it said F: go on where the fence is exact. T(sync) late: undo, or go on if
@@ -65,7 +65,7 @@
 //! # Trade-offs
 //!
 //! * One question per node at a time: fewer states to walk, and at most one round trip lost when a
-//!   step is undone in the middle of a read. The two reads of step 6 and the fence overlap.
+//!   step is undone in the middle of a read. The fence and the reads of step 6 overlap.
 //! * The pause is skipped when the target is near: fenced in the next command, it would hold
 //!   nobody, and would have to be lifted again.
 //! * A lost fence or pause is undone, although its fate could be found out and the switchover go

@@ -304,7 +304,7 @@ pub enum Effect {
     /// A reply that does not come is `Lost`, never success.
     Pause,
     /// *Answered* `Fenced`, `FenceRefused` or `Lost(Old)`. Redis: `MULTI; CONFIG SET
-    /// replica-read-only yes; REPLICAOF <sink>; INFO replication; EXEC` in one write. Kvrocks:
+    /// replica-read-only yes; REPLICAOF <sink>; EXEC; INFO replication` in one write. Kvrocks:
     /// `SLAVEOF <sink>; INFO replication` in one write, never in MULTI.
     Fence,
     /// *Answered* `OldRead` or `Lost(Old)`. `INFO replication`, before it `CLIENT UNPAUSE` when
