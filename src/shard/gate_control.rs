@@ -176,4 +176,26 @@ mod tests {
         let failed = control.hold(Duration::from_millis(1)).await;
         assert_eq!(failed, Err(DrainFailed::Deadline(Duration::from_millis(1))));
     }
+
+    #[tokio::test]
+    async fn a_hold_ends_when_the_last_gate_opens() {
+        let (control, mut seats) = gate(2);
+        let first = std::time::Instant::now();
+        let last = first + Duration::from_millis(5);
+        let workers = async {
+            for (seat, at) in seats.iter_mut().zip([last, first]) {
+                let Some(GateOrder::Release { done, .. }) = seat.orders.recv().await else {
+                    panic!("no order to release");
+                };
+                let released_at = Some(at);
+                let stats = HoldStats {
+                    released_at,
+                    ..HoldStats::default()
+                };
+                done.send(stats).unwrap();
+            }
+        };
+        let (total, ()) = tokio::join!(control.release(GateState::Shut), workers);
+        assert_eq!(total.released_at, Some(last));
+    }
 }

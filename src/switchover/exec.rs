@@ -35,7 +35,7 @@ use crate::switchover::claim::Claim;
 use crate::switchover::exec::ask::{Claims, Desk, Done};
 use crate::switchover::exec::follow::{Demotion, Other, await_links};
 use crate::switchover::exec::measure::{Going, Measured, Progress};
-use crate::switchover::exec::others::Company;
+use crate::switchover::exec::others::Bystanders;
 pub use crate::switchover::exec::site::{Gates, HoldStats, Opening, Routes, Site};
 use crate::switchover::journal::Begin;
 use crate::switchover::orders::{Orders, SinkAddress};
@@ -101,7 +101,7 @@ type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 enum Side {
     Preflight(Result<Box<Passed>, Vec<String>>),
     Recorded(Record, Result<(), String>),
-    Warmed(Result<Company, String>),
+    Warmed(Result<Bystanders, String>),
     /// With the number of the hold: one that was taken back says nothing any more.
     Drained(u64, Result<(), String>),
     Repointed(Box<Followers>),
@@ -162,8 +162,8 @@ pub struct Exec<G, R> {
     preparing: Option<AbortHandle>,
     hold: Option<Hold>,
     holds: u64,
-    /// The other proxies, as they were before the hold.
-    company: Company,
+    /// The other proxies, as they were right before the hold.
+    bystanders: Bystanders,
     /// They are being asked.
     asking: Option<AbortHandle>,
     gate: Opening,
@@ -254,7 +254,7 @@ impl<G: Gates, R: Routes> Exec<G, R> {
             preparing: None,
             hold: None,
             holds: 0,
-            company: Company::default(),
+            bystanders: Bystanders::default(),
             asking: None,
             gate,
             master,
@@ -377,8 +377,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
                 self.note([words]);
                 Some(Event::RecordFailed(record))
             }
-            Side::Warmed(Ok(company)) => {
-                self.company = company;
+            Side::Warmed(Ok(bystanders)) => {
+                self.bystanders = bystanders;
                 Some(Event::Warmed)
             }
             Side::Warmed(Err(words)) => {

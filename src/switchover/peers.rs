@@ -9,8 +9,8 @@
 //!
 //! DRIVER is the proxy that carries out an operation, PEER any other.
 //!
-//! 1. Before its hold DRIVER asks OLD who listens there ([`census`]); with its hold, how many do
-//!    (`PUBSUB NUMSUB`). Alone: no word is said. Otherwise it publishes HOLD.
+//! 1. Before its hold DRIVER asks OLD who listens there ([`census`]) and, right before it, how many
+//!    do (`PUBSUB NUMSUB`). Alone: no word is said. Otherwise it publishes HOLD, and counts again.
 //! 2. PEER holds its writes and waits for the replies to those under way, then publishes ACK hold.
 //!    Meanwhile it dials the target and warms its lanes to it.
 //! 3. DRIVER fences when all have acknowledged. `drain_timeout_ms` late: `silent_proxies` decides

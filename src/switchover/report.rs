@@ -29,8 +29,8 @@ pub struct Report {
     pub started_at_ms: u64,
     /// From the order to the end.
     pub total_ms: f64,
-    /// From the order to close the gates until the last one is open; 0 when no write was ever
-    /// held.
+    /// From the order to close the gates until the last one is open, or writes are told that there
+    /// is no master; 0 when no write was ever held.
     pub hold_ms: f64,
     /// The longest time that any session's write waited.
     pub longest_hold_ms: f64,

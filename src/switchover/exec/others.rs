@@ -5,7 +5,7 @@ use crate::switchover::report::Proxies;
 
 /// Who else there was shortly before the hold.
 #[derive(Debug, Default)]
-pub(super) struct Company {
+pub(super) struct Bystanders {
     census: Option<Census>,
     /// Nobody is to be told.
     alone: bool,
@@ -43,17 +43,17 @@ pub(super) async fn count<G, R>(
     site: &Site<G, R>,
     old: &NodeName,
     census: Option<Census>,
-) -> Company {
+) -> Bystanders {
     let alone = match &site.peers {
         Some(peers) => peers.is_alone(old, census.as_ref()).await,
         None => true,
     };
-    Company { census, alone }
+    Bystanders { census, alone }
 }
 
 impl<G: Gates, R: Routes> Exec<G, R> {
     pub(super) fn hold_peers(&mut self) {
-        let Company { census, alone } = std::mem::take(&mut self.company);
+        let Bystanders { census, alone } = std::mem::take(&mut self.bystanders);
         if let Some(peers) = &self.site.peers {
             peers.open(&self.id, census);
         }

@@ -40,7 +40,7 @@ pub struct Roll {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     /// Nobody was told anything yet.
-    Counting,
+    Untold,
     Told,
     #[default]
     Over,
@@ -93,7 +93,7 @@ impl Peers {
     pub fn open(&self, operation: &str, census: Option<Census>) {
         self.roll.send_replace(Roll {
             operation: operation.to_owned(),
-            stage: Stage::Counting,
+            stage: Stage::Untold,
             census,
             ..Roll::default()
         });
@@ -129,7 +129,7 @@ impl Peers {
         target: &str,
         length: Duration,
     ) -> Result<usize, String> {
-        let counted = self.count_and_hold(operation, old, target, length).await;
+        let counted = self.hold_and_count(operation, old, target, length).await;
         if let Err(why) = &counted {
             self.fault(why.clone());
         }
@@ -140,7 +140,7 @@ impl Peers {
         Ok(others)
     }
 
-    async fn count_and_hold(
+    async fn hold_and_count(
         &self,
         operation: &str,
         old: &str,
@@ -158,7 +158,7 @@ impl Peers {
         };
         // Under the lock: nothing is said of an operation behind its release.
         let said = self.roll.send_if_modified(|roll| {
-            let open = roll.operation == operation && roll.stage == Stage::Counting;
+            let open = roll.operation == operation && roll.stage == Stage::Untold;
             if open {
                 roll.stage = Stage::Told;
                 self.say(at, say);

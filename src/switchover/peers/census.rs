@@ -157,10 +157,10 @@ impl Peers {
     }
 }
 
-/// Who is connected to a node, by the shortest list that it gives and that has those who listen, and
-/// what it answers to a question asked together with that: who goes or comes between two questions
-/// would be taken for a stranger. The question first: whoever comes in between all the same is in the
-/// list.
+/// Who is connected to a node, by the shortest list that it gives and that has those who listen,
+/// and what it answers to a question asked together with that: who goes or comes between two
+/// questions would be taken for a stranger. The question first: whoever comes in between all the
+/// same is in the list.
 async fn listed_behind(
     asks: &mut Connection,
     question: Option<Vec<Bytes>>,

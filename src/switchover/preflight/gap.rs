@@ -1,7 +1,7 @@
 //! How far the target is behind the old master, and how fast that one is written to.
 //!
-//! **Invariant:** one unlucky reading refuses nothing. What one stall of a machine or one large
-//! write makes of two readings is looked at again before it counts.
+//! **Invariant:** one unlucky reading of lag or rate refuses nothing. What one stall of a machine or
+//! one large write makes of two readings is looked at again before it counts.
 
 use std::time::Duration;
 
