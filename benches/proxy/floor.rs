@@ -4,6 +4,7 @@
 //! **Invariant:** it is only sent what redis-benchmark sends: `*` begins a request, and is nowhere
 //! else in one.
 
+use std::convert::Infallible;
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +16,7 @@ const READ_BYTES: usize = 16 * 1024;
 const REPLIES_MAX: usize = 4096;
 
 /// Until it is killed.
-pub async fn serve(addr: &str) -> io::Result<()> {
+pub async fn serve(addr: &str) -> io::Result<Infallible> {
     let listener = TcpListener::bind(addr).await?;
     loop {
         let (client, _) = listener.accept().await?;

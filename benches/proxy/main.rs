@@ -85,7 +85,7 @@ struct Outcome {
 async fn main() -> anyhow::Result<ExitCode> {
     let mut args = Args::parse();
     if let Some(addr) = &args.floor {
-        floor::serve(addr).await?;
+        match floor::serve(addr).await? {}
     }
     if args.quick {
         args.rounds = 1;

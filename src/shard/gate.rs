@@ -38,14 +38,14 @@ pub enum GateState {
     Shut,
 }
 
-/// What a hold did to the clients of one worker, told at its release.
+/// What a hold did to clients, told at its release: to those of one worker, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HoldStats {
     /// Sessions whose write was waiting when the hold ended.
     pub writes_held: u64,
     /// The longest any of them had waited.
     pub longest_hold: Duration,
-    /// When the gate was opened; `None` of no gate.
+    /// When the gate, or the last one, was opened; `None` where no gate tells.
     pub released_at: Option<Instant>,
 }
 

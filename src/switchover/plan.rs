@@ -22,11 +22,11 @@
 //!     feeds TARGET the rest of its log, which ends at F. From here on nobody acknowledges a write.
 //!     TARGET does not notice. The pause is lifted. No reply: undo (which first finds out).
 //!  6. PROXY reads TARGET's own offset, from the moment the fence is sent. F is final where the
-//!     fence is exact: nothing moves the offset behind the change of the role. Elsewhere, and where a pause is
-//!     to be lifted, OLD is read once more: it must say F twice, and if it grew, F is the new
-//!     value. Proven: F is final and TARGET says F. TARGET's link down and not at F: undo at once.
-//!     OLD gone after it said F: go on where the fence is exact. T(sync) late: undo, or go on if
-//!     `force_on_timeout`, and what was not carried is reported.
+//!     fence is exact: nothing moves the offset behind the change of the role. Elsewhere, and
+//!     where a pause is to be lifted, OLD is read once more: it must say F twice, and if it grew, F
+//!     is the new value. Proven: F is final and TARGET says F. TARGET's link down and not at F:
+//!     undo at once. OLD gone after it said F: go on where the fence is exact. T(sync) late: undo,
+//!     or go on if `force_on_timeout`, and what was not carried is reported.
 //!  7. PROXY promotes TARGET. A reply that says no: undo. No reply: PROXY kills the connection that
 //!     carried it, sees it gone, asks the role, and repeats that until it is known. OLD stays
 //!     fenced; writers wait until T(hold), then they are told that nobody is master.

@@ -266,6 +266,13 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         self.site.routes.may_stand_in(&stand_ins);
     }
 
+    /// From now on this is the master; what the nodes say is known of it.
+    async fn go_to(&mut self, master: &NodeName, snapshot: &Snapshot, now: Instant) {
+        self.admit(master).await;
+        self.known.learn(snapshot, now);
+        self.note_stand_ins(snapshot, Some(master), now);
+    }
+
     /// Brings the route in line with what the nodes say, when they say it beyond doubt. Whether
     /// they have said anything new.
     async fn follow(&mut self) -> bool {
@@ -285,9 +292,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                     tracing::warn!(shard = %self.site.shard, %from, to = %found,
                         "the master was changed by somebody else; following");
                 }
-                self.admit(&found).await;
-                self.known.learn(&snapshot, now);
-                self.note_stand_ins(&snapshot, Some(&found), now);
+                self.go_to(&found, &snapshot, now).await;
             }
             Verdict::FollowWord { master, missing } => {
                 if let Some(from) = &self.known.master {
@@ -297,9 +302,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
                         "Sentinel has changed the master; following. What had not been replicated \
                          is lost: at least as much as is missing, in units of offset");
                 }
-                self.admit(&master).await;
-                self.known.learn(&snapshot, now);
-                self.note_stand_ins(&snapshot, Some(&master), now);
+                self.go_to(&master, &snapshot, now).await;
             }
             Verdict::Shut => {
                 tracing::warn!(shard = %self.site.shard, master = ?routed,

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Gates, HoldStats, Opening, Routes};
 use crate::shard::gate::GateState;
 use crate::shard::gate_control::GateControl;
@@ -23,12 +21,7 @@ impl Gates for GateControl {
             Opening::Open => GateState::Open,
             Opening::Shut => GateState::Shut,
         };
-        let stats = GateControl::release(self, state).await;
-        HoldStats {
-            writes_held: stats.writes_held,
-            longest_hold: stats.longest_hold,
-            released_at: stats.released_at.map(Instant::from_std),
-        }
+        GateControl::release(self, state).await
     }
 
     async fn move_receivers(&self) {

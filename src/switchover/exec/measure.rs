@@ -73,7 +73,9 @@ impl Measured {
     /// Every worker has released. That is heard later than it happens.
     pub fn released(&mut self, stats: HoldStats) {
         if let Some(since) = self.held_since.take() {
-            let until = stats.released_at.unwrap_or_else(Instant::now);
+            let until = stats
+                .released_at
+                .map_or_else(Instant::now, Instant::from_std);
             self.hold_ms = ms(until.duration_since(since));
             self.stats = stats;
         }

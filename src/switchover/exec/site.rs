@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::time::Instant;
 
 use crate::config::{ProxyConfig, ShardConfig, SwitchoverConfig};
 use crate::shard::doubt::Doubts;
+pub use crate::shard::gate::HoldStats;
 use crate::switchover::journal::Journal;
 use crate::switchover::peers::Peers;
 use crate::telemetry::SwitchoverMetrics;
@@ -25,15 +25,6 @@ pub enum Opening {
     Open,
     /// There is none: writes wait for one as long as their own budget lasts.
     Shut,
-}
-
-/// What a hold did to clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HoldStats {
-    pub writes_held: u64,
-    pub longest_hold: Duration,
-    /// When the last gate was opened, where one tells.
-    pub released_at: Option<Instant>,
 }
 
 /// The writing half of a shard's gate.
