@@ -76,6 +76,9 @@ impl Site {
             "no",
             "--repl-diskless-sync-delay",
             "0",
+            // How much is written in 50 ms hangs on the machine; the default of 1 MB may be less.
+            "--repl-backlog-size",
+            "64mb",
         ]);
         command.arg("--tls-cert-file").arg(&self.server.cert);
         command.arg("--tls-key-file").arg(&self.server.key);
