@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::BytesMut;
-use pointsman::cli::demo::servers::{Engine, EngineChoice, Node, free_ports};
+use pointsman::cli::demo::port::Port;
+use pointsman::cli::demo::servers::{Engine, EngineChoice, Node};
 use pointsman::cli::demo::wire::Wire;
 use pointsman::cli::demo::workspace::Workspace;
 use pointsman::resp::command::classify;
@@ -207,7 +208,7 @@ async fn count_proxy(
     args: &[&str],
     count: u64,
 ) -> anyhow::Result<u64> {
-    let [port, admin_port] = free_ports()?;
+    let (port, admin_port) = (Port::reserve()?, Port::reserve()?);
     let state = workspace.dir().display();
     let text = format!(
         "[proxy]\nworkers = 1\nstate_dir = \"{state}\"\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\
@@ -220,7 +221,7 @@ async fn count_proxy(
     command.arg(env!("CARGO_BIN_EXE_pointsman"));
     command.arg("serve").arg("--config").arg(&config);
     let mut started = workspace.start(&format!("counted-{port}"), &mut command)?;
-    let answers = async || match Wire::connect(&format!("127.0.0.1:{port}")).await {
+    let answers = async || match Wire::connect(&port.addr()).await {
         Ok(mut wire) => wire.run("PING").await.is_ok(),
         Err(_) => false,
     };

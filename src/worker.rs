@@ -8,7 +8,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::busy_poll::busy_poll;
-use crate::client::listener::{Door, Handover};
+use crate::client::listener::{Door, Handover, Place};
 use crate::client::registry::{ORDERS_MAX, Order};
 use crate::client::seat::{Limits, Seat, Shared};
 use crate::client::session::Session;
@@ -64,7 +64,6 @@ impl Worker {
     ) -> io::Result<Self> {
         let (handover, arrivals) = mpsc::channel(HANDOVER_MAX);
         let sessions = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&sessions);
         let runtime_and_run = move || {
             let built = Builder::new_current_thread()
                 .enable_all()
@@ -81,7 +80,6 @@ impl Worker {
                 limits,
                 stop,
                 stop_within,
-                sessions: counted,
             };
             runtime.block_on(core.run(shards, arrivals));
         };
@@ -101,7 +99,6 @@ struct Core {
     limits: Limits,
     stop: CancellationToken,
     stop_within: Duration,
-    sessions: Arc<AtomicUsize>,
 }
 
 impl Core {
@@ -166,43 +163,41 @@ impl Core {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a client connection could not be taken up");
-                return self.forget_one();
+                return;
             }
         };
-        let (id, seat, sessions) = (arrival.id, Rc::clone(seat), Arc::clone(&self.sessions));
+        let (id, seat, place) = (arrival.id, Rc::clone(seat), arrival.place);
         if !seat.acceptor.is_tls() {
             let session = Session::new(id, &seat, Stream::Plain(stream));
             tasks.spawn_local(async move {
                 session.run().await;
-                sessions.fetch_sub(1, Ordering::Relaxed);
+                drop(place);
             });
             return;
         }
         let stop = self.stop.clone();
         tasks.spawn_local(async move {
             // A handshake that is cut off by the end leaves nothing behind.
-            let stream = tokio::select! {
-                stream = shake_hands(&seat, stream) => stream,
+            let shaken = tokio::select! {
+                shaken = shake_hands(&seat, stream, place) => shaken,
                 () = stop.cancelled() => None,
             };
-            if let Some(stream) = stream {
+            if let Some((stream, place)) = shaken {
                 Session::new(id, &seat, stream).run().await;
+                drop(place);
             }
-            sessions.fetch_sub(1, Ordering::Relaxed);
         });
-    }
-
-    fn forget_one(&self) {
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A client's TLS handshake; `None` when it came to nothing, which is logged and counted.
-async fn shake_hands(seat: &Seat, stream: TcpStream) -> Option<Stream> {
+/// A client's TLS handshake; `None` when it came to nothing, which is logged and counted. Who is
+/// told of that finds the place free.
+async fn shake_hands(seat: &Seat, stream: TcpStream, place: Place) -> Option<(Stream, Place)> {
     let peer = stream.peer_addr();
     match seat.acceptor.accept(stream).await {
-        Ok(stream) => Some(stream),
+        Ok(stream) => Some((stream, place)),
         Err(error) => {
+            drop(place);
             let client = peer.map_or_else(|_| "?".to_owned(), |peer| peer.to_string());
             match error {
                 HandshakeError::Gone => tracing::debug!(client, %error, "client went away"),

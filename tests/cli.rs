@@ -5,6 +5,7 @@ mod scripted;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use pointsman::cli::demo::port::Port;
 use pointsman::switchover::report::{Outcome, Report};
 use pointsman::switchover::view::{AbortAnswer, StartError};
 use scripted::{B, ID, Served};
@@ -67,12 +68,6 @@ fn served() -> (Served, Site) {
     (served, site)
 }
 
-/// An address at which nobody listens: the port was ours a moment ago.
-fn unused_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").to_string()
-}
-
 #[test]
 fn bad_usage_ends_with_2() {
     let site = Site::new("127.0.0.1:9400");
@@ -121,7 +116,8 @@ fn a_missing_config_ends_with_2_and_names_the_file() {
 
 #[test]
 fn a_proxy_that_is_not_running_ends_with_1_and_advice() {
-    let admin = unused_address();
+    let nobody = Port::reserve().expect("a port");
+    let admin = nobody.addr();
     let site = Site::new(&admin);
     for args in [
         &["status"][..],

@@ -3,13 +3,13 @@
 //! A server's flags are no authority (Kvrocks flags read-only what writes), but where it is the
 //! stricter one, the table has to be as strict, or the difference is listed below with its reason.
 
-use std::net::TcpListener;
 use std::path::Path as FilePath;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, Value};
 
+use pointsman::cli::demo::port::Port;
 use pointsman::resp::command::{Path, Pin, Verdict, classify, is_known};
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -148,7 +148,7 @@ const LEAVES_THE_CONNECTION_ALONE: &[(&str, &str)] = &[
 
 #[test]
 fn the_table_is_as_strict_as_redis() {
-    let port = free_port();
+    let port = Port::reserve().unwrap();
     let mut redis = Command::new("redis-server");
     redis.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     redis.args(["--port", &port.to_string()]);
@@ -164,8 +164,8 @@ fn the_table_is_as_strict_as_kvrocks() {
         say_skipped("KVROCKS_BIN does not name a Kvrocks binary");
         return;
     };
-    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-    let config = write_kvrocks_config(dir.path(), port);
+    let (dir, port) = (tempfile::tempdir().unwrap(), Port::reserve().unwrap());
+    let config = write_kvrocks_config(dir.path(), &port);
     let mut kvrocks = Command::new(binary);
     kvrocks.arg("-c").arg(config);
     let server = Server::start(kvrocks, port).expect("KVROCKS_BIN starts");
@@ -275,11 +275,11 @@ fn check(commands: &[Described]) {
 
 struct Server {
     child: Child,
-    port: u16,
+    port: Port,
 }
 
 impl Server {
-    fn start(mut command: Command, port: u16) -> Result<Server, String> {
+    fn start(mut command: Command, port: Port) -> Result<Server, String> {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -290,7 +290,7 @@ impl Server {
 
     /// A connection, as soon as the server takes one.
     fn connect(&self) -> Connection {
-        let client = redis::Client::open(("127.0.0.1", self.port)).unwrap();
+        let client = redis::Client::open(("127.0.0.1", self.port.number())).unwrap();
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             match client.get_connection() {
@@ -348,13 +348,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn write_kvrocks_config(dir: &FilePath, port: u16) -> std::path::PathBuf {
+fn write_kvrocks_config(dir: &FilePath, port: &Port) -> std::path::PathBuf {
     let path = dir.join("kvrocks.conf");
     let dir = dir.display();
     let config = format!("bind 127.0.0.1\nport {port}\ndir {dir}\nworkers 1\ndaemonize no\n");

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use pointsman::cli::demo::port::Port;
 use pointsman::cli::demo::proxy::{Proxy, Settings};
-use pointsman::cli::demo::servers::{Node, free_port};
+use pointsman::cli::demo::servers::Node;
 use pointsman::cli::demo::wire::Wire;
 use pointsman::cli::demo::workspace::{Started, Workspace};
 use tokio::time::sleep;
@@ -118,15 +119,16 @@ async fn pointsman(name: &'static str, more: &str, server: &Node) -> anyhow::Res
 }
 
 async fn floor(workspace: &Arc<Workspace>) -> anyhow::Result<Path> {
-    let addr = format!("127.0.0.1:{}", free_port()?);
+    let port = Port::reserve()?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--floor", &addr]);
-    other(FLOOR, addr, workspace, &mut command).await
+    command.args(["--floor", &port.addr()]);
+    other(FLOOR, port, workspace, &mut command).await
 }
 
 /// It has one thread, whatever the machine has.
 async fn nutcracker(workspace: &Arc<Workspace>, server: &Node) -> anyhow::Result<Path> {
-    let (addr, stats_port) = (format!("127.0.0.1:{}", free_port()?), free_port()?);
+    let (port, stats_port) = (Port::reserve()?, Port::reserve()?);
+    let addr = port.addr();
     let text = format!(
         "bench:\n  listen: {addr}\n  redis: true\n  preconnect: true\n  server_connections: 1\n  \
          servers:\n   - {}:1\n",
@@ -142,12 +144,13 @@ async fn nutcracker(workspace: &Arc<Workspace>, server: &Node) -> anyhow::Result
         "--stats-port",
         &stats_port.to_string(),
     ]);
-    other("nutcracker", addr, workspace, &mut command).await
+    other("nutcracker", port, workspace, &mut command).await
 }
 
 /// Copies bytes and knows nothing of Redis; one thread, as many proxies in front of one server run.
 async fn haproxy(workspace: &Arc<Workspace>, server: &Node) -> anyhow::Result<Path> {
-    let addr = format!("127.0.0.1:{}", free_port()?);
+    let port = Port::reserve()?;
+    let addr = port.addr();
     let text = format!(
         "global\n  nbthread 1\n  maxconn 4096\n\
          defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
@@ -158,12 +161,12 @@ async fn haproxy(workspace: &Arc<Workspace>, server: &Node) -> anyhow::Result<Pa
     std::fs::write(&file, text)?;
     let mut command = Command::new(program("haproxy").context("haproxy went away")?);
     command.arg("-db").arg("-f").arg(file);
-    other("haproxy", addr, workspace, &mut command).await
+    other("haproxy", port, workspace, &mut command).await
 }
 
 async fn other(
     name: &'static str,
-    addr: String,
+    port: Port,
     workspace: &Arc<Workspace>,
     command: &mut Command,
 ) -> anyhow::Result<Path> {
@@ -171,7 +174,7 @@ async fn other(
     let started = started.with_context(|| format!("{name} cannot be started"))?;
     Path {
         name,
-        addr,
+        addr: port.addr(),
         by: By::Other(started),
     }
     .answers()

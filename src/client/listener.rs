@@ -33,6 +33,29 @@ pub struct Handover {
     /// Position of the shard in the configuration.
     pub shard: usize,
     pub stream: StdTcpStream,
+    pub place: Place,
+}
+
+/// One of the places that `clients_max` limits. It is free again when this is dropped, however the
+/// session ends.
+#[derive(Debug)]
+pub struct Place {
+    sessions: Arc<AtomicUsize>,
+}
+
+impl Place {
+    fn take(sessions: &Arc<AtomicUsize>) -> Self {
+        sessions.fetch_add(1, Ordering::Relaxed);
+        Self {
+            sessions: Arc::clone(sessions),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Where a worker takes connections, and how many sessions it has.
@@ -126,14 +149,13 @@ impl Listener {
             }
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        door.sessions.fetch_add(1, Ordering::Relaxed);
         let handover = Handover {
             id,
             shard: self.shard,
             stream,
+            place: Place::take(&door.sessions),
         };
         if door.handover.try_send(handover).is_err() {
-            door.sessions.fetch_sub(1, Ordering::Relaxed);
             tracing::warn!("a worker takes up no connections: client closed");
         }
     }

@@ -1,11 +1,13 @@
 //! The nodes of one shard as last observed, each with its age.
 //!
-//! Owns a connection to every node and asks once a second, or at once when somebody wants to know.
+//! Owns a connection to every node and asks once a second, at once when somebody wants to know, and
+//! more often while nodes take up new roles.
 //! **Invariant:** it decides nothing: [`find_master`] is a pure judgement over a snapshot, and what
 //! is done about it is decided elsewhere. Only positive evidence counts: a node that is silent has
 //! not said anything.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +22,10 @@ use crate::topology::node::{Connection, Credentials, NodeError, NodeName};
 
 /// How often every node is asked.
 pub const POLL_EVERY: Duration = Duration::from_secs(1);
+/// How often, and how many times, when roles have just been changed: a second failure must not find
+/// us without knowing who follows the new master.
+const CLOSE_POLL_EVERY: Duration = Duration::from_millis(50);
+const CLOSE_POLLS: u32 = 20;
 /// Older observations are no evidence: three polls were missed.
 pub const FRESH: Duration = Duration::from_secs(3);
 /// What the connections call themselves.
@@ -147,6 +153,8 @@ pub fn find_master(snapshot: &Snapshot, now: Instant) -> MasterFinding {
 pub struct Watch {
     snapshot: ArcSwap<Snapshot>,
     wanted: Notify,
+    /// Rounds that are not far apart, from now on.
+    close: AtomicU32,
     rounds: watch::Sender<u64>,
     /// Counts what was told, by whichever node.
     news: watch::Sender<u64>,
@@ -164,6 +172,7 @@ impl Watch {
         Arc::new(Watch {
             snapshot: ArcSwap::from_pointee(Snapshot { nodes }),
             wanted: Notify::new(),
+            close: AtomicU32::new(0),
             rounds: watch::Sender::new(0),
             news: watch::Sender::new(0),
         })
@@ -203,6 +212,24 @@ impl Watch {
         self.wanted.notify_one();
     }
 
+    /// Asks every node soon, and often for a second: nodes take up new roles.
+    pub fn want_closely(&self) {
+        self.close.store(CLOSE_POLLS, Ordering::Relaxed);
+        self.want();
+    }
+
+    /// Until the next round, if nobody wants to know.
+    fn poll_after(&self) -> Duration {
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let left = self
+            .close
+            .fetch_update(set, fetch, |left| left.checked_sub(1));
+        match left {
+            Ok(_) => CLOSE_POLL_EVERY,
+            Err(_) => POLL_EVERY,
+        }
+    }
+
     /// Tells of every node that has been asked, and of every round that has ended.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
@@ -232,7 +259,7 @@ impl Watch {
             self.rounds.send_modify(|round| *round += 1);
             self.news.send_modify(|told| *told += 1);
             tokio::select! {
-                _ = timeout(POLL_EVERY, self.wanted.notified()) => {}
+                _ = timeout(self.poll_after(), self.wanted.notified()) => {}
                 () = stop.cancelled() => return,
             }
         }

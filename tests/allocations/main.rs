@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use pointsman::cli::demo::servers::free_ports;
+use pointsman::cli::demo::port::Port;
 use pointsman::config::Config;
 use support::{SOON, Shard, put_request};
 
@@ -64,9 +64,9 @@ impl Crowd {
     }
 }
 
-/// Starts the proxy on a thread of its own, with one worker; gives its address.
-fn serve(shard: &Shard) -> String {
-    let [port, admin_port] = free_ports().unwrap();
+/// Starts the proxy on a thread of its own, with one worker; gives its port.
+fn serve(shard: &Shard) -> Port {
+    let (port, admin_port) = (Port::reserve().unwrap(), Port::reserve().unwrap());
     let nodes = shard.addrs();
     let dir = shard.dir().display();
     let text = format!(
@@ -84,9 +84,10 @@ fn serve(shard: &Shard) -> String {
             runtime
                 .block_on(pointsman::server::run(config, "config.toml".into()))
                 .unwrap();
+            drop(admin_port);
         })
         .unwrap();
-    format!("127.0.0.1:{port}")
+    port
 }
 
 fn connects(addr: &str) {
@@ -117,7 +118,8 @@ fn a_request_costs_no_allocation() {
         .build()
         .unwrap();
     let shard = runtime.block_on(Shard::redis(0));
-    let addr = serve(&shard);
+    let port = serve(&shard);
+    let addr = port.addr();
     connects(&addr);
     let own = counting::on_workers(|| Crowd::connect(&addr, &[&["PING"]], 7).rounds(1));
     let value = "v".repeat(64);

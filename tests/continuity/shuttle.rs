@@ -29,7 +29,13 @@ async fn switch_to(proxy: &Proxy, target: &str) {
         if report.outcome == "switched" {
             return;
         }
-        let passes = ["did not answer", "wait until it has caught up"];
+        let passes = [
+            "did not answer",
+            "wait until it has caught up",
+            "it was too slow, or does not answer",
+            "connections to the nodes could not be prepared",
+            "were not open after",
+        ];
         let passes = |reason: &String| passes.iter().any(|part| reason.contains(part));
         let undone = matches!(report.outcome.as_str(), "refused" | "rolled_back");
         let is_busy = undone && report.reasons.iter().all(passes);

@@ -91,6 +91,25 @@ fn nor_when_the_fence_cuts_the_replicas_off() {
 }
 
 #[test]
+fn nor_when_nobody_can_be_paused() {
+    check(
+        "redis before 6.2",
+        Rules {
+            knows_pause: false,
+            ..Rules::new(Dialect::RedisBefore7)
+        },
+    );
+    check(
+        "kvrocks, far behind",
+        Rules {
+            far_behind: true,
+            pops: 1,
+            ..Rules::new(Dialect::Kvrocks)
+        },
+    );
+}
+
+#[test]
 fn nor_when_a_blocked_client_pops_behind_the_fence() {
     check(
         "kvrocks",

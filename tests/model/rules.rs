@@ -6,6 +6,8 @@ use pointsman::switchover::plan::{Dialect, Facts, Silence, Terms};
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub dialect: Dialect,
+    /// Redis does since 6.2, Kvrocks does not.
+    pub knows_pause: bool,
     pub force: bool,
     pub far_behind: bool,
     pub stale_restart: bool,
@@ -30,6 +32,7 @@ impl Rules {
     pub fn new(dialect: Dialect) -> Rules {
         Rules {
             dialect,
+            knows_pause: dialect != Dialect::Kvrocks,
             force: false,
             far_behind: false,
             stale_restart: false,
@@ -65,7 +68,7 @@ impl Rules {
     pub fn facts(&self) -> Facts {
         Facts {
             dialect: self.dialect,
-            knows_pause: true,
+            knows_pause: self.knows_pause,
             lag: if self.far_behind { 10 } else { 0 },
             lag_small: 1,
             old_is_down: self.take_over,

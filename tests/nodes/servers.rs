@@ -3,11 +3,11 @@
 
 #![allow(dead_code)]
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use pointsman::cli::demo::port::Port;
 use pointsman::resp::reply::Value;
 use pointsman::topology::facts::{Link, NodeFacts, Role};
 use pointsman::topology::node::{Connection, Credentials, NodeName};
@@ -20,6 +20,7 @@ pub struct Server {
     pub name: NodeName,
     pub port: u16,
     child: Child,
+    _reserved: Port,
     binary: String,
     options: Vec<String>,
     directory: tempfile::TempDir,
@@ -47,21 +48,14 @@ impl Server {
     }
 
     pub async fn start(binary: &str, options: &[&str]) -> Server {
-        for _ in 0..5 {
-            let server = Server::spawn(binary, options);
-            if server.answers().await {
-                return server;
-            }
-        }
-        panic!("{binary} does not start");
+        let server = Server::spawn(binary, options);
+        assert!(server.answers().await, "{binary} does not start");
+        server
     }
 
     fn spawn(binary: &str, options: &[&str]) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let reserved = Port::reserve().unwrap();
+        let port = reserved.number();
         let directory = tempfile::tempdir().unwrap();
         let options: Vec<String> = options.iter().map(|one| (*one).to_owned()).collect();
         let name = format!("127.0.0.1:{port}").into();
@@ -71,6 +65,7 @@ impl Server {
             name,
             port,
             child,
+            _reserved: reserved,
             binary,
             options,
             directory,

@@ -1,55 +1,46 @@
 //! A real Redis on a port of the kernel's choice, ended by pid on drop.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use pointsman::cli::demo::port::Port;
 
 /// Longest time that a server may take to answer and close.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Starts tried before giving up: the port is free when it is chosen, not always when it is bound.
-const STARTS_MAX: usize = 5;
-
 pub struct Redis {
     server: Child,
-    port: u16,
+    port: Port,
 }
 
 impl Redis {
     /// `None`, with the reason on standard error, when redis-server is not installed.
     pub fn start() -> Option<Self> {
-        for _ in 0..STARTS_MAX {
-            let port = TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
-            let spawned = Command::new("redis-server")
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-                .args(["--save", "", "--appendonly", "no", "--logfile", ""])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn();
-            let server = match spawned {
-                Ok(server) => server,
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    say_skipped("redis-server is not installed");
-                    return None;
-                }
-                Err(error) => panic!("redis-server does not start: {error}"),
-            };
-            let mut redis = Self { server, port };
-            if redis.is_ready() {
-                return Some(redis);
+        let port = Port::reserve().unwrap();
+        let spawned = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--logfile", ""])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let server = match spawned {
+            Ok(server) => server,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                say_skipped("redis-server is not installed");
+                return None;
             }
-        }
-        panic!("redis-server found no port in {STARTS_MAX} attempts");
+            Err(error) => panic!("redis-server does not start: {error}"),
+        };
+        let mut redis = Self { server, port };
+        assert!(redis.is_ready(), "redis-server ended at once");
+        Some(redis)
     }
 
     /// Sends `input` and gives everything the server says until it closes.
     pub fn until_closed(&self, input: &[u8]) -> Vec<u8> {
-        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut connection = TcpStream::connect(self.port.addr()).unwrap();
         connection.set_read_timeout(Some(DEADLINE)).unwrap();
         connection.write_all(input).unwrap();
         let mut said = Vec::new();
@@ -59,7 +50,7 @@ impl Redis {
         said
     }
 
-    /// Reads the log up to the line that says so; a server that could not bind ends before it.
+    /// Reads the log up to the line that says so.
     fn is_ready(&mut self) -> bool {
         let Some(log) = self.server.stdout.take() else {
             return false;

@@ -1,5 +1,7 @@
 //! No Sentinel watches the shard, and the proxy was told to replace a dead master by itself.
 
+use std::time::Instant;
+
 use pointsman::switchover::report::{Outcome, Report};
 use pointsman::switchover::view::{Control, OperationView};
 
@@ -75,9 +77,24 @@ async fn a_master_that_died_is_replaced_and_so_is_the_next() {
         status["nodes"][at]["role"] == "master" && status["nodes"][3 - at]["link"] == "up"
     })
     .await;
+    // The look that brought it was made of both nodes only when the next one has begun.
+    looked_at(&proxy, at).await;
+    looked_at(&proxy, at).await;
     shard.set.nodes[at].kill();
     assert_eq!(another_than(&second, &proxy).await, third);
-    check_writers(writers, &proxy).await;
+    check_writers(writers, &proxy, 2).await;
+}
+
+/// The proxy has asked a node from now on.
+async fn looked_at(proxy: &Proxy, node: usize) {
+    let began = Instant::now();
+    wait_until("the node has been looked at", async || {
+        let since = began.elapsed().as_millis() as u64;
+        let status = status(proxy).await;
+        let ago = status["nodes"][node]["seen_ms_ago"].as_u64();
+        ago.is_some_and(|ago| ago < since)
+    })
+    .await;
 }
 
 /// The proxy has seen how far the nodes that live are.

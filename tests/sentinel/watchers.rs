@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use pointsman::cli::demo::servers::free_ports;
+use pointsman::cli::demo::port::Port;
 use pointsman::cli::demo::workspace::Started;
 
 use crate::support::*;
@@ -19,6 +19,7 @@ pub const QUORUM: &str = "2";
 pub struct Watchers {
     pub addrs: Vec<String>,
     started: Vec<Started>,
+    _ports: [Port; 3],
     _workspace: Arc<Workspace>,
 }
 
@@ -29,7 +30,8 @@ impl Watchers {
         let master = shard.addr(0);
         let (host, port) = master.rsplit_once(':').unwrap();
         let (mut addrs, mut started) = (Vec::new(), Vec::new());
-        for own in free_ports::<3>().unwrap() {
+        let ports = [(); 3].map(|()| Port::reserve().unwrap());
+        for own in &ports {
             let config = workspace.dir().join(format!("sentinel-{own}.conf"));
             let text = format!(
                 "port {own}\nbind 127.0.0.1\ndir {}\n\
@@ -45,11 +47,12 @@ impl Watchers {
             let name = format!("sentinel-{own}");
             let child = workspace.start(&name, &mut command);
             started.push(child.expect("run `make setup` first"));
-            addrs.push(format!("127.0.0.1:{own}"));
+            addrs.push(own.addr());
         }
         let watchers = Watchers {
             addrs,
             started,
+            _ports: ports,
             _workspace: workspace,
         };
         for addr in &watchers.addrs {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use pointsman::cli::demo::servers::free_ports;
+use pointsman::cli::demo::port::Port;
 use pointsman::cli::demo::workspace::Started;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -21,6 +21,7 @@ pub struct Site {
     pub server: Issued,
     pub client: Issued,
     servers: Vec<Started>,
+    ports: Vec<Port>,
     pub workspace: Arc<Workspace>,
 }
 
@@ -37,11 +38,11 @@ impl Site {
             server,
             client,
             servers: Vec::new(),
+            ports: Vec::new(),
             workspace,
         };
-        let ports: [u16; 2] = free_ports().expect("free ports");
-        for port in ports {
-            site.start_server(port, ports[0]);
+        for _ in 0..2 {
+            site.start_server(Port::reserve().expect("a port"));
         }
         wait_until("the replica follows in TLS", async || {
             let Ok(mut wire) = site.try_node(1).await else {
@@ -58,7 +59,7 @@ impl Site {
         site
     }
 
-    fn start_server(&mut self, port: u16, master: u16) {
+    fn start_server(&mut self, port: Port) {
         let mut command = Command::new("redis-server");
         let tls_port = port.to_string();
         command.args([
@@ -84,12 +85,13 @@ impl Site {
         command.arg("--tls-key-file").arg(&self.server.key);
         command.arg("--tls-ca-cert-file").arg(self.authority.file());
         command.args(["--dbfilename", &format!("{port}.rdb")]);
-        if port != master {
+        if let Some(master) = self.ports.first() {
             command.args(["--replicaof", &format!("127.0.0.1 {master}")]);
         }
         let started = self.workspace.start(&format!("redis-{port}"), &mut command);
         self.servers.push(started.expect("run `make setup` first"));
-        self.nodes.push(format!("127.0.0.1:{port}"));
+        self.nodes.push(port.addr());
+        self.ports.push(port);
     }
 
     pub fn dir(&self) -> &Path {

@@ -20,6 +20,7 @@ pub mod figures;
 mod html;
 pub mod load;
 pub mod marked;
+pub mod port;
 pub mod proof;
 pub mod proxy;
 pub mod report;

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use tokio::time::sleep;
 
 use super::admin::Admin;
-use super::servers::free_ports;
+use super::port::Port;
 use super::workspace::{Started, Workspace};
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
@@ -38,6 +38,7 @@ pub struct Proxy {
     pub config: PathBuf,
     pub admin: Admin,
     started: Started,
+    _ports: [Port; 2],
 }
 
 impl Proxy {
@@ -60,10 +61,10 @@ impl Proxy {
         nodes: &[String],
         settings: &Settings,
     ) -> anyhow::Result<Proxy> {
-        let [port, admin_port] = free_ports()?;
-        let addr = format!("127.0.0.1:{port}");
+        let (port, admin_port) = (Port::reserve()?, Port::reserve()?);
+        let addr = port.addr();
         let admin = Admin {
-            addr: format!("127.0.0.1:{admin_port}"),
+            addr: admin_port.addr(),
             token: None,
         };
         let text = config_text(workspace.dir(), &addr, &admin.addr, nodes, settings);
@@ -79,6 +80,7 @@ impl Proxy {
             config,
             admin,
             started,
+            _ports: [port, admin_port],
         })
     }
 

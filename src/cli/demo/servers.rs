@@ -1,9 +1,8 @@
 //! Starts a master and its replicas on this machine, and asks them who they are.
 //!
-//! Everything listens on 127.0.0.1 at ports the kernel chose, keeps its files in the workspace and
+//! Everything listens on 127.0.0.1 at reserved ports, keeps its files in the workspace and
 //! ends with it. Redis keeps nothing on disk; Kvrocks stores into the workspace.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use tokio::time::sleep;
 
+use super::port::Port;
 use super::wire::{Value, Wire};
 use super::workspace::{Started, Workspace};
 
@@ -20,8 +20,6 @@ use super::workspace::{Started, Workspace};
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at a server that is not there yet.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How often another port is tried when somebody else took ours.
-const PORT_TRIES: usize = 5;
 
 /// Holds about 3 s of the demo's writes, so that a replica that changes its master resumes.
 const BACKLOG_BYTES: &str = "67108864";
@@ -127,27 +125,11 @@ fn program(variable: &str, name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> std::io::Result<u16> {
-    Ok(free_ports::<1>()?[0])
-}
-
-/// Ports that were free a moment ago, each another: they are held until all are found.
-pub fn free_ports<const COUNT: usize>() -> std::io::Result<[u16; COUNT]> {
-    let mut held = Vec::with_capacity(COUNT);
-    let mut ports = [0; COUNT];
-    for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
-    }
-    Ok(ports)
-}
-
 /// One server. Killed when dropped.
 pub struct Node {
     pub addr: String,
     started: Started,
+    _port: Port,
 }
 
 impl Node {
@@ -157,43 +139,31 @@ impl Node {
         workspace: &Arc<Workspace>,
         extra: &[String],
     ) -> anyhow::Result<Node> {
-        for _ in 0..PORT_TRIES {
-            let port = free_port()?;
-            let mut command = engine.command(port, workspace, extra)?;
-            let started = workspace
-                .start(&format!("node-{port}"), &mut command)
-                .with_context(|| format!("{} cannot be started", engine.binary.display()))?;
-            let mut node = Node {
-                addr: format!("127.0.0.1:{port}"),
-                started,
-            };
-            if node.answers().await? {
-                return Ok(node);
-            }
-        }
-        bail!("no server came up in {PORT_TRIES} tries")
+        let port = Port::reserve()?;
+        let mut command = engine.command(port.number(), workspace, extra)?;
+        let started = workspace
+            .start(&format!("node-{port}"), &mut command)
+            .with_context(|| format!("{} cannot be started", engine.binary.display()))?;
+        let mut node = Node {
+            addr: port.addr(),
+            started,
+            _port: port,
+        };
+        node.answers().await?;
+        Ok(node)
     }
 
-    /// False when the program ended by itself, as it does when its port was taken.
-    async fn answers(&mut self) -> anyhow::Result<bool> {
+    async fn answers(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_DEADLINE;
         while Instant::now() < deadline {
             if self.started.ended().is_some() {
                 let said = self.started.log_tail(5);
-                if said.contains("in use") || said.contains("bind") {
-                    return Ok(false);
-                }
                 bail!("the server ended at once and said: {said}");
             }
             if let Ok(mut wire) = Wire::connect(&self.addr).await
-                && let Ok(info) = wire.call(&["INFO", "server"]).await
+                && wire.call(&["PING"]).await.is_ok()
             {
-                // Somebody else's server on our port would answer as well. A server that wants a
-                // password tells nothing, and is taken at its word.
-                let pid = field(&info.text(), "process_id").map(str::to_owned);
-                if pid.is_none_or(|pid| pid == self.started.pid().to_string()) {
-                    return Ok(true);
-                }
+                return Ok(());
             }
             sleep(LOOK_EVERY).await;
         }

@@ -170,7 +170,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             && self.known.master.as_deref() != Some(&*master)
         {
             self.known = Known::master(&master);
-            self.watch.want();
+            self.watch.want_closely();
         }
         self.believed_from = self.watch.unbegun_round();
         // Nobody has looked meanwhile.
@@ -369,6 +369,7 @@ impl<G: Gates, R: Routes> Actor<G, R> {
         self.site.gates.release(Opening::Open).await;
         *self.desk.gate() = "open";
         self.known = Known::master(master);
+        self.watch.want_closely();
         tracing::info!(shard = %self.site.shard, %master, epoch, "route published");
     }
 }
