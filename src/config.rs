@@ -159,6 +159,8 @@ pub struct SwitchoverConfig {
     pub force_on_timeout: bool,
     pub silent_proxies: SilentProxies,
     pub drain_timeout: Duration,
+    /// How long other proxies may take to read from the new master.
+    pub follow_timeout: Duration,
     /// In units of the engine's offset: bytes for Redis and Valkey, sequence numbers for Kvrocks.
     pub max_lag: u64,
     pub demote_timeout: Duration,

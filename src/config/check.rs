@@ -191,6 +191,7 @@ fn read_switchover(mut section: Section<'_, '_>) -> SwitchoverConfig {
             &[("report", SilentProxies::Report)],
         ),
         drain_timeout: wait(s, "drain_timeout_ms", 100, WAIT_MS),
+        follow_timeout: wait(s, "follow_timeout_ms", 300, WAIT_MS),
         max_lag: s.number("max_lag", MIB, 0..=1024 * 1024 * MIB),
         demote_timeout: wait(s, "demote_timeout_ms", 5000, WAIT_MS),
         config_rewrite: s.flag("config_rewrite", false),

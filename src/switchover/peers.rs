@@ -18,7 +18,7 @@
 //! 4. After the promotion DRIVER publishes ROUTE. PEER asks the target, and OLD, who they are; when
 //!    the one is master and the other is not, it swaps its route, moves those who receive messages,
 //!    and publishes ACK route. Nobody lets a write go on yet.
-//! 5. When all have acknowledged, or [`ROUTE_WITHIN`] is over, DRIVER releases and publishes
+//! 5. When all have acknowledged, or `follow_timeout_ms` are over, DRIVER releases and publishes
 //!    RELEASE. So no write is acknowledged by the target while a proxy still reads from OLD, and no
 //!    message is published there while somebody's subscribers wait elsewhere.
 //! 6. An operation that is undone ends with RELEASE, too.
@@ -73,7 +73,7 @@ mod message;
 mod part;
 
 pub use allowance::Allowance;
-pub use call::{ROUTE_WITHIN, Roll};
+pub use call::Roll;
 pub use census::Census;
 pub use channel::{Heard, Links, Peers};
 pub use message::{MESSAGE_BYTES_MAX, Message, Saying, Step};

@@ -124,8 +124,12 @@ pub fn switchover_settings(lines: &str) -> Settings {
 /// Deadlines for a machine that runs many tests at once. What is tested is what happens, not how
 /// quickly: with the shipped 100 ms a switchover is rightly undone when a server gets no time.
 pub fn patient() -> Settings {
-    let lines = ["sync_timeout_ms", "drain_timeout_ms", "pause_timeout_ms"];
-    switchover_settings(&lines.map(|name| format!("{name} = 10000")).join("\n"))
+    let lines = ["sync", "drain", "follow", "pause"];
+    switchover_settings(
+        &lines
+            .map(|name| format!("{name}_timeout_ms = 10000"))
+            .join("\n"),
+    )
 }
 
 /// Settings of the `[proxy]` section.

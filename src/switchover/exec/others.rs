@@ -84,7 +84,8 @@ impl<G: Gates, R: Routes> Exec<G, R> {
         self.side.spawn(async move {
             let told = async {
                 if let Some(peers) = &site.peers {
-                    peers.route(&operation, &old, &target).await;
+                    let within = site.switchover().follow_timeout;
+                    peers.route(&operation, &old, &target, within).await;
                 }
             };
             tokio::join!(told, site.gates.move_receivers());

@@ -12,10 +12,6 @@ use crate::resp::reply::{RoleReply, Value};
 use crate::switchover::report::{OtherProxy, Outcome, Proxies};
 use crate::topology::node::words;
 
-/// How long the driver waits until the others read from the new master, with every write held. They
-/// are two round trips away from it, and move their subscribers meanwhile: a late write is better
-/// than a lost message, as in every release.
-pub const ROUTE_WITHIN: Duration = Duration::from_millis(300);
 /// Acknowledgements that are counted.
 pub(super) const PEERS_MAX: usize = 256;
 
@@ -183,8 +179,10 @@ impl Peers {
         words(&["PUBSUB", "NUMSUB", &self.channel])
     }
 
-    /// Tells the others who is master. Returns when all that hold read there, or time is over.
-    pub async fn route(&self, operation: &str, old: &str, target: &str) {
+    /// Tells the others who is master. Returns when all that hold read there, or time is over: they
+    /// are two round trips away from it, and move their subscribers meanwhile. A late write is
+    /// better than a lost message, as in every release.
+    pub async fn route(&self, operation: &str, old: &str, target: &str, within: Duration) {
         for node in [old, target] {
             // Heard from whichever lives: the old master may be gone.
             if let Some(at) = self.place_of(node) {
@@ -195,7 +193,7 @@ impl Peers {
         let mut roll = self.roll.subscribe();
         let all = roll.wait_for(|roll| roll.held.is_subset(&roll.routed));
         // Whoever is late is named in the report.
-        let _ = tokio::time::timeout(ROUTE_WITHIN, all).await;
+        let _ = tokio::time::timeout(within, all).await;
     }
 
     /// Tells the driver of an operation, by way of this node.
