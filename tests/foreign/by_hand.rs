@@ -29,8 +29,14 @@ pub async fn change_by_failover(shard: &Shard, from: usize, to: usize) {
     let to = shard.addr(to);
     let (host, port) = to.rsplit_once(':').unwrap();
     let mut wire = shard.wire(from).await;
-    let begun = wire.call(&["FAILOVER", "TO", host, port]).await.unwrap();
-    assert!(begun.ok(), "{begun:?}");
+    // The master may learn later than the replica that it is in sync.
+    wait_until("the failover begins", async || {
+        let begun = wire.call(&["FAILOVER", "TO", host, port]).await.unwrap();
+        let not_yet = begun.text().contains("target replica is not online");
+        assert!(begun.ok() || not_yet, "{begun:?}");
+        begun.ok()
+    })
+    .await;
     wait_until("the failover ends", async || {
         shard.master().await.as_ref() == Some(&to)
     })
