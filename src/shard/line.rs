@@ -111,6 +111,12 @@ impl Place {
         }
     }
 
+    /// Whose turn it is to wait on the node of `epoch` before this one's, by ticket.
+    pub fn awaits(&self, epoch: u64) -> Option<u64> {
+        let first = self.line.lock().first_before(epoch);
+        first.filter(|first| *first < self.ticket)
+    }
+
     /// Ready when everybody who came before waits on the node of `epoch`, or does not wait any
     /// more.
     pub fn poll_turn(&self, epoch: u64, context: &mut Context<'_>) -> Poll<()> {
@@ -153,8 +159,10 @@ mod tests {
         let (mut first, mut second, third) = (line.join(1), line.join(1), line.join(1));
         second.let_go();
         assert!(!is_turn(&second, 2) && !is_turn(&third, 2));
+        assert_eq!((first.awaits(2), third.awaits(2)), (None, Some(1)));
         assert!(is_turn(&first, 2));
         first.moved_to(2);
+        assert_eq!((second.awaits(2), third.awaits(2)), (None, Some(2)));
         assert!(is_turn(&second, 2) && !is_turn(&third, 2));
         drop(second);
         assert!(is_turn(&third, 2));

@@ -37,17 +37,34 @@ use crate::resp::command::Pin;
 use crate::resp::refusal::refusal;
 use crate::resp::scan::{is_null, write_request};
 use crate::shard::gate::GateState;
+use crate::shard::line::Place;
 use crate::upstream::trial;
 
 /// Redis says this to blocked clients when its role changes, and hangs up.
 const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
-/// How long a command waits for its turn behind one whose client or node is slow.
+/// How long a command waits for its turn behind the same other one, whose client or node is slow.
 const TURN_WAIT: Duration = Duration::from_millis(50);
 /// Kvrocks wakes a waiting command some time after it has answered the push, on another thread, and
 /// what the command has taken is lost if its connection is closed just then.
 const WAKE_WAIT: Duration = Duration::from_millis(5);
 /// The answer too many of a reader of streams that Kvrocks woke for nothing.
 pub(super) const SPARE: &[u8] = b"*0\r\n";
+
+/// Returns when it is this one's turn to wait on the node of `epoch`, or the line does not move: out
+/// of turn is better than not at all.
+async fn turn(place: &Place, epoch: u64) {
+    let mut awaited = place.awaits(epoch);
+    while timeout(TURN_WAIT, poll_fn(|at| place.poll_turn(epoch, at)))
+        .await
+        .is_err()
+    {
+        let first = place.awaits(epoch);
+        if first == awaited {
+            return;
+        }
+        awaited = first;
+    }
+}
 
 impl Relay<'_> {
     /// Passes on a command that waits; `request` is empty when its bytes were not kept.
@@ -219,12 +236,7 @@ impl Relay<'_> {
         self.watch_lost |= std::mem::take(&mut self.watching);
         let epoch = self.epoch;
         if let Some(place) = self.blocked.as_ref().and_then(|one| one.place.as_ref()) {
-            // Out of turn is better than not at all.
-            let _ = timeout(
-                TURN_WAIT,
-                poll_fn(|context| place.poll_turn(epoch, context)),
-            )
-            .await;
+            turn(place, epoch).await;
         }
         let mute = self.blocked.as_ref().is_some_and(|blocked| blocked.mute);
         let Some(again) = self.blocked.as_ref().and_then(Blocked::again) else {
