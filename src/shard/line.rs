@@ -8,6 +8,14 @@
 //! # Trade-offs
 //! A lock that workers share, taken when a command begins to wait, ends to, and at its turn; never
 //! for any other command. It is held for a few look-ups in sorted sets.
+//!
+//! Each sends when the one before it has sent, and does not wait until that one's command was read:
+//! a round trip each would hold a thousand of them for a tenth of a second. A server that got no
+//! processor between the greeting of several connections and what came on them next may read them in
+//! another order, since epoll (level-triggered) hands out the ones that it handed out last before
+//! those that became ready first. Seen on Redis 7.0 with 24 who wait and six busy programs beside it
+//! on two cores, in one of ten runs of six switchovers; in none of sixty when each slept for 20 ms
+//! behind its greeting, and not without the busy programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
