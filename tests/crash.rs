@@ -282,17 +282,19 @@ async fn a_proxy_told_to_end_undoes_its_operation_first_and_a_second_time_ends_a
     let shard = Shard::redis(1).await;
     let mut proxy = shard.proxy_with(patient()).await;
     let clients = Clients::start(&shard, &proxy).await;
-    stick_writes(&shard, 1500).await;
+    stick_writes(&shard, 8000).await;
     let id = begin_switchover(&proxy, &shard.addr(1)).await;
     in_phase(&proxy, &id, "hold").await;
     proxy.signal("TERM").unwrap();
+    wait_until("the switchover is undone", async || {
+        let said = proxy.log_tail();
+        said.contains("rolled_back") && said.contains("stopped")
+    })
+    .await;
+    let unpaused = shard.wire(0).await.run("CLIENT UNPAUSE").await.unwrap();
+    assert!(unpaused.ok(), "{unpaused:?}");
     wait_until("the proxy ends", async || proxy.ended()).await;
     assert_eq!(shard.master().await, Some(shard.addr(0)));
-    let said = proxy.log_tail();
-    assert!(
-        said.contains("rolled_back") && said.contains("stopped"),
-        "{said}"
-    );
     let checked = clients.finish(&shard).await;
     assert_eq!(checked.proof.lost(), 0, "{:?}", checked.proof.examples);
 

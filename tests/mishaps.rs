@@ -76,8 +76,13 @@ async fn check_promoted(servers: &mut [Server], mishap: impl AsyncFnOnce(&mut [S
     let proxy = Proxy::before(&nodes, state_dir, Gate::default(), |_| {})
         .ready()
         .await;
-    let (report, ()) = tokio::join!(proxy.order_to(&relay.name, false), async {
-        come.notified().await;
+    let ordered = proxy.order_to(&relay.name, false);
+    tokio::pin!(ordered);
+    tokio::select! {
+        report = &mut ordered => panic!("it came to no promotion: {report:?}"),
+        () = come.notified() => {}
+    }
+    let (report, ()) = tokio::join!(ordered, async {
         mishap(servers).await;
         go.notify_one();
     });

@@ -5,6 +5,7 @@ mod servers;
 
 use std::time::Duration;
 
+use pointsman::cli::demo::port::Port;
 use pointsman::config::Secret;
 use pointsman::resp::reply::Value;
 use pointsman::switchover::attach::{Tail, compare_tails};
@@ -394,9 +395,7 @@ async fn preflight_finds_a_real_sentinel() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("sentinel.conf");
     // Its own port is of no use to anybody here; 0 would make it refuse to start.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    let port = Port::reserve().unwrap();
     let text = format!(
         "port {port}\ndir {}\nsentinel monitor main 127.0.0.1 {} 2\n",
         directory.path().display(),

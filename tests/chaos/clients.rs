@@ -21,6 +21,8 @@ use crate::support::{Value, Wire, WireError, find_master, put_request};
 const PATIENCE: Duration = Duration::from_millis(3500);
 /// Before it dials again. A client that is cut off at once would else fill the record with nothing.
 const REDIAL: Duration = Duration::from_millis(20);
+/// A node that hangs is not asked for longer whether it is the master.
+const LOOK: Duration = Duration::from_millis(500);
 const BATCH_MAX: usize = 4;
 const SWAP: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
                     redis.call('SET', KEYS[1], ARGV[2]) return 1 else return 0 end";
@@ -129,7 +131,7 @@ impl Client {
     async fn connect(&self) -> Option<Wire> {
         let addr = match &self.way {
             Way::Proxy(addr) => addr.clone(),
-            Way::Past(nodes) => find_master(nodes).await?,
+            Way::Past(nodes) => find_master(nodes, LOOK).await?,
         };
         Some(Wire::connect(&addr).await.ok()?.with_deadline(PATIENCE))
     }

@@ -1,14 +1,16 @@
 //! Servers that can be killed and come back with their data, each known to the others by its own
 //! address or by that of a relay in front of it.
 //!
-//! They write every command to disk before they answer (`appendfsync always`), and listen at
-//! 127.0.0.2: the port of a dead one cannot be taken by somebody's outgoing connection meanwhile.
+//! They write every command to their log before they answer. It is not brought to the disk: what
+//! dies here is programs, not machines.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman::cli::demo::port::Port;
 use pointsman::cli::demo::servers::EngineKind;
 use pointsman::cli::demo::workspace::Started;
 use tokio::time::sleep;
@@ -16,7 +18,7 @@ use tokio::time::sleep;
 use crate::relay::Relay;
 use crate::support::{Engine, Role, SOON, Wire, Workspace, field, role, wait_until};
 
-const HOST: &str = "127.0.0.2";
+const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// A node that hangs is not waited for.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -30,20 +32,18 @@ pub struct Node {
     workspace: Arc<Workspace>,
     config: PathBuf,
     started: Started,
+    _port: Port,
 }
 
 impl Node {
     async fn start(engine: &Engine, workspace: &Arc<Workspace>, relayed: bool) -> Node {
-        let port = {
-            let held = std::net::TcpListener::bind((HOST, 0)).unwrap();
-            held.local_addr().unwrap().port()
-        };
-        let addr = format!("{HOST}:{port}");
+        let port = Port::reserve_at(HOST).unwrap();
+        let addr = port.addr();
         let dir = workspace.dir().join(format!("node-{port}"));
         std::fs::create_dir_all(&dir).unwrap();
         let own = match engine.kind {
             EngineKind::Redis => {
-                "save \"\"\nappendonly yes\nappendfsync always\nrepl-diskless-sync-delay 0\n\
+                "save \"\"\nappendonly yes\nappendfsync no\nrepl-diskless-sync-delay 0\n\
                  repl-backlog-size 64mb\nauto-aof-rewrite-percentage 0\n"
             }
             EngineKind::Kvrocks => "workers 2\nrocksdb.write_buffer_size 16\nlog-dir stdout\n",
@@ -65,6 +65,7 @@ impl Node {
             workspace: workspace.clone(),
             config,
             started,
+            _port: port,
         };
         node.answers().await;
         node

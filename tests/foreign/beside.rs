@@ -46,7 +46,8 @@ pub fn assert_together(report: &Report, others: usize) {
 
 /// Long enough for a busy machine, but for the wait for another proxy.
 pub fn short_wait(more: &str) -> Settings {
-    let times = "sync_timeout_ms = 10000\npause_timeout_ms = 10000\ndrain_timeout_ms = 1000";
+    let times = "sync_timeout_ms = 10000\npause_timeout_ms = 10000\nfollow_timeout_ms = 10000\n\
+                 drain_timeout_ms = 1000";
     switchover_settings(&format!("{times}\n{more}"))
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use pointsman::cli::demo::port::Port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -16,6 +17,7 @@ pub struct Way {
     pub name: String,
     broken: Arc<AtomicUsize>,
     closing: Arc<Notify>,
+    _port: Port,
     _accepting: JoinSet<()>,
 }
 
@@ -24,8 +26,9 @@ impl Way {
     const ANSWER: &[u8] = b"*2\r\n$3\r\nGET\r\n$6\r\nanswer\r\n";
 
     pub async fn start(node: String) -> Way {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let name = listener.local_addr().unwrap().to_string();
+        let port = Port::reserve().unwrap();
+        let name = port.addr();
+        let listener = TcpListener::bind(&name).await.unwrap();
         let (broken, closing): (Arc<AtomicUsize>, Arc<Notify>) = Default::default();
         let (counted, closed) = (Arc::clone(&broken), Arc::clone(&closing));
         let mut accepting = JoinSet::new();
@@ -48,6 +51,7 @@ impl Way {
             name,
             broken,
             closing,
+            _port: port,
             _accepting: accepting,
         }
     }

@@ -88,7 +88,9 @@ impl Server {
             command.arg("-c").arg(path);
         } else {
             let path = directory.join("redis.conf");
-            std::fs::write(&path, "save \"\"\nrepl-diskless-sync-delay 0\n").unwrap();
+            // What is written while a node changes its master hangs on the machine.
+            let text = "save \"\"\nrepl-diskless-sync-delay 0\nrepl-backlog-size 64mb\n";
+            std::fs::write(&path, text).unwrap();
             command
                 .arg(path)
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);

@@ -13,9 +13,12 @@ use super::relay::{Fate, Relay};
 use super::servers::{Server, shard, until};
 use super::{fence, promote, settled};
 
+/// What stays away is not waited for before the report.
+const QUICK: Duration = Duration::from_millis(100);
+
 fn impatient(config: &mut SwitchoverConfig) {
     config.pause_timeout = Duration::from_millis(500);
-    config.demote_timeout = Duration::from_millis(100);
+    config.demote_timeout = QUICK;
 }
 
 /// A proxy that has begun a switchover to the second server; `silent` answers nothing from the hold
@@ -25,7 +28,8 @@ async fn begun_beside(servers: &[Server], silent: &Server) -> (Proxy, String, Re
         stops: Some(silent.pid()),
         ..Gate::default()
     };
-    let proxy = Proxy::start(servers, gate, impatient).ready().await;
+    let quick = |config: &mut SwitchoverConfig| config.demote_timeout = QUICK;
+    let proxy = Proxy::start(servers, gate, quick).ready().await;
     known(&proxy).await;
     let to = servers[1].name.to_string();
     let ordered = proxy.shards.switchover("a".to_owned(), to, false).await;

@@ -143,6 +143,8 @@ impl Watchers {
     /// The lines of the config that name all of them.
     pub fn settings(&self) -> Settings {
         Settings {
+            // A vote that fails costs Sentinel seconds.
+            proxy: "hold_budget_ms = 20000".to_owned(),
             shard: self.lines(),
             ..patient()
         }

@@ -20,6 +20,8 @@ use super::wire::{Flat, Wire, WireError};
 const PIPELINE: u64 = 4;
 /// Long enough for a write that a pause holds back, short enough to notice a dead master.
 const REPLY_DEADLINE: Duration = Duration::from_secs(5);
+/// A node that hangs is not asked for longer whether it is the master.
+const LOOK: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Default)]
@@ -100,7 +102,7 @@ async fn write(
 }
 
 async fn connect_master(nodes: &[String]) -> Option<Wire> {
-    let master = find_master(nodes).await?;
+    let master = find_master(nodes, LOOK).await?;
     Some(
         Wire::connect(&master)
             .await

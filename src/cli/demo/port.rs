@@ -1,4 +1,4 @@
-//! Ports of 127.0.0.1 for programs that want to be told where to listen.
+//! Ports of this machine for programs that want to be told where to listen.
 //!
 //! **Invariant:** until the [`Port`] is dropped, nobody is given the same port by the kernel,
 //! neither to listen nor to connect from; also not while the program that listens there is dead.
@@ -16,36 +16,41 @@ use socket2::{Domain, Socket, Type};
 
 #[derive(Debug)]
 pub struct Port {
-    number: u16,
+    addr: SocketAddr,
     _bound: Socket,
 }
 
 impl Port {
     /// One that the kernel chooses.
     pub fn reserve() -> io::Result<Port> {
+        Port::reserve_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same at another address of this machine.
+    pub fn reserve_at(host: Ipv4Addr) -> io::Result<Port> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-        let address = socket.local_addr()?.as_socket();
+        socket.bind(&SocketAddr::from((host, 0)).into())?;
+        let addr = socket.local_addr()?.as_socket();
         Ok(Port {
-            number: address.map_or(0, |address| address.port()),
+            addr: addr.ok_or(io::ErrorKind::AddrNotAvailable)?,
             _bound: socket,
         })
     }
 
     pub fn number(&self) -> u16 {
-        self.number
+        self.addr.port()
     }
 
-    /// `127.0.0.1:<number>`
+    /// As `host:port`.
     pub fn addr(&self) -> String {
-        format!("{}:{}", Ipv4Addr::LOCALHOST, self.number)
+        self.addr.to_string()
     }
 }
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.number.fmt(f)
+        self.number().fmt(f)
     }
 }
 

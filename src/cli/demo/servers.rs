@@ -18,6 +18,8 @@ use super::workspace::{Started, Workspace};
 
 /// How long a server may take until it answers, and a replica until it is in sync.
 const START_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a node may take to say what it is.
+const ROLE_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two looks at a server that is not there yet.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -228,14 +230,15 @@ pub async fn role(wire: &mut Wire) -> anyhow::Result<Role> {
     }
 }
 
-/// The one node that says it is master; `None` while there is none, or more than one.
-pub async fn find_master(nodes: &[String]) -> Option<String> {
+/// The one node that says it is master within that time; `None` while there is none, or more than
+/// one.
+pub async fn find_master(nodes: &[String], within: Duration) -> Option<String> {
     let mut master = None;
     for node in nodes {
         let Ok(wire) = Wire::connect(node).await else {
             continue;
         };
-        let mut wire = wire.with_deadline(Duration::from_millis(500));
+        let mut wire = wire.with_deadline(within);
         if matches!(role(&mut wire).await, Ok(Role::Master)) && master.replace(node).is_some() {
             return None;
         }
@@ -307,7 +310,7 @@ impl NodeSet {
     }
 
     pub async fn master(&self) -> Option<String> {
-        find_master(&self.addrs()).await
+        find_master(&self.addrs(), ROLE_DEADLINE).await
     }
 
     pub async fn wait_in_sync(&self, master: &str, within: Duration) -> anyhow::Result<()> {
