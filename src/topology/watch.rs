@@ -7,10 +7,9 @@
 //! not said anything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -22,10 +21,10 @@ use crate::topology::node::{Connection, Credentials, NodeError, NodeName};
 
 /// How often every node is asked.
 pub const POLL_EVERY: Duration = Duration::from_secs(1);
-/// How often, and how many times, when roles have just been changed: a second failure must not find
-/// us without knowing who follows the new master.
+/// How often, and for how long, when roles have just been changed: a second failure must not find us
+/// without knowing who follows the new master.
 const CLOSE_POLL_EVERY: Duration = Duration::from_millis(50);
-const CLOSE_POLLS: u32 = 20;
+const CLOSE_FOR: Duration = Duration::from_secs(1);
 /// Older observations are no evidence: three polls were missed.
 pub const FRESH: Duration = Duration::from_secs(3);
 /// What the connections call themselves.
@@ -153,8 +152,8 @@ pub fn find_master(snapshot: &Snapshot, now: Instant) -> MasterFinding {
 pub struct Watch {
     snapshot: ArcSwap<Snapshot>,
     wanted: Notify,
-    /// Rounds that are not far apart, from now on.
-    close: AtomicU32,
+    /// Until when rounds are not far apart.
+    close_until: ArcSwapOption<Instant>,
     rounds: watch::Sender<u64>,
     /// Counts what was told, by whichever node.
     news: watch::Sender<u64>,
@@ -172,7 +171,7 @@ impl Watch {
         Arc::new(Watch {
             snapshot: ArcSwap::from_pointee(Snapshot { nodes }),
             wanted: Notify::new(),
-            close: AtomicU32::new(0),
+            close_until: ArcSwapOption::empty(),
             rounds: watch::Sender::new(0),
             news: watch::Sender::new(0),
         })
@@ -214,19 +213,16 @@ impl Watch {
 
     /// Asks every node soon, and often for a second: nodes take up new roles.
     pub fn want_closely(&self) {
-        self.close.store(CLOSE_POLLS, Ordering::Relaxed);
+        let until = Instant::now() + CLOSE_FOR;
+        self.close_until.store(Some(Arc::new(until)));
         self.want();
     }
 
-    /// Until the next round, if nobody wants to know.
-    fn poll_after(&self) -> Duration {
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        let left = self
-            .close
-            .fetch_update(set, fetch, |left| left.checked_sub(1));
-        match left {
-            Ok(_) => CLOSE_POLL_EVERY,
-            Err(_) => POLL_EVERY,
+    /// How long after `now` the next round begins, if nobody wants to know.
+    fn poll_after(&self, now: Instant) -> Duration {
+        match self.close_until.load().as_deref() {
+            Some(until) if now < *until => CLOSE_POLL_EVERY,
+            _ => POLL_EVERY,
         }
     }
 
@@ -259,7 +255,7 @@ impl Watch {
             self.rounds.send_modify(|round| *round += 1);
             self.news.send_modify(|told| *told += 1);
             tokio::select! {
-                _ = timeout(self.poll_after(), self.wanted.notified()) => {}
+                _ = timeout(self.poll_after(Instant::now()), self.wanted.notified()) => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -1,5 +1,7 @@
 //! Who listens to the channel of the proxies: one of them, one of them twice, or somebody else.
 
+use tokio::task::JoinHandle;
+
 use crate::beside::{all_listen, assert_together, listening, short_wait};
 use crate::support::*;
 use crate::two_proxies::Other;
@@ -92,6 +94,54 @@ async fn beside_a_stranger_a_frozen_proxy_is_still_waited_for_and_named() {
     assert_eq!(report.outcome, "rolled_back", "{report:?}");
     assert_eq!(report.proxies.others, 1, "{report:?}");
     assert_eq!(report.proxies.silent, [known]);
+}
+
+/// Acknowledges every hold that is told of on a node, as proxy `id`, and does nothing else.
+async fn hold_and_stay(shard: &Shard, node: usize, id: &'static str) -> JoinHandle<()> {
+    let mut listener = listen(shard, node, &format!("pointsman-peer-{id}")).await;
+    let mut speaker = shard.wire(node).await;
+    tokio::spawn(async move {
+        // Ends with the connections, at the latest when it has heard nothing for long.
+        while let Ok(message) = listener.reply().await {
+            let text = message.items().last().map(Value::text).unwrap_or_default();
+            let Some(told) = text.strip_prefix("HOLD ") else {
+                continue;
+            };
+            let operation = told.split(' ').next().unwrap_or_default();
+            let ack = format!("ACK {operation} {id} hold");
+            let said = speaker.call(&["PUBLISH", CHANNEL, &ack]).await;
+            said.expect("the node takes it");
+        }
+    })
+}
+
+/// Whichever time is over first ends the wait, and with it the operation.
+#[tokio::test]
+async fn one_that_holds_and_does_not_follow_is_named_and_the_next_order_is_taken() {
+    for (follow_ms, pause_ms) in [(100, 600_000), (600_000, 1000)] {
+        let shard = Shard::redis(1).await;
+        let times = format!(
+            "sync_timeout_ms = 10000\ndrain_timeout_ms = 10000\npause_timeout_ms = {pause_ms}\n\
+             follow_timeout_ms = {follow_ms}"
+        );
+        let proxy = shard.proxy_with(switchover_settings(&times)).await;
+        let _others = [
+            hold_and_stay(&shard, 0, "77-late").await,
+            hold_and_stay(&shard, 1, "77-late").await,
+        ];
+        for to in [1, 0] {
+            let to = shard.addr(to);
+            let report = switchover(&proxy, &to).await;
+            assert_eq!(report.outcome, "switched", "{times}: {report:?}");
+            let late: Vec<_> = report.proxies.late.iter().map(|one| &one.id).collect();
+            assert_eq!(late, ["77-late"], "{times}: {report:?}");
+            wait_until("the operation is over", async || {
+                status(&proxy).await["operation"].is_null()
+            })
+            .await;
+            shard.in_sync(&to).await;
+        }
+    }
 }
 
 #[tokio::test]

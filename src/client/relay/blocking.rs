@@ -44,6 +44,8 @@ use crate::upstream::trial;
 const FORCED_UNBLOCK: &[u8] = b"-UNBLOCKED force unblock";
 /// How long a command waits for its turn behind the same other one, whose client or node is slow.
 const TURN_WAIT: Duration = Duration::from_millis(50);
+/// How long it waits at all. Held writes go on 0.3 s after the promotion, whoever is not there yet.
+const LINE_WAIT: Duration = Duration::from_millis(200);
 /// Kvrocks wakes a waiting command some time after it has answered the push, on another thread, and
 /// what the command has taken is lost if its connection is closed just then.
 const WAKE_WAIT: Duration = Duration::from_millis(5);
@@ -236,7 +238,7 @@ impl Relay<'_> {
         self.watch_lost |= std::mem::take(&mut self.watching);
         let epoch = self.epoch;
         if let Some(place) = self.blocked.as_ref().and_then(|one| one.place.as_ref()) {
-            turn(place, epoch).await;
+            let _ = timeout(LINE_WAIT, turn(place, epoch)).await;
         }
         let mute = self.blocked.as_ref().is_some_and(|blocked| blocked.mute);
         let Some(again) = self.blocked.as_ref().and_then(Blocked::again) else {

@@ -313,8 +313,10 @@ impl<G: Gates, R: Routes> Actor<G, R> {
             // What the nodes said before is history.
             self.believed_from = self.watch.unbegun_round();
             self.down = None;
+            self.watch.want_closely();
+        } else {
+            self.watch.want();
         }
-        self.watch.want();
         if let Some(sentinels) = &self.site.sentinels {
             sentinels.want();
         }

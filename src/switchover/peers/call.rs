@@ -191,7 +191,11 @@ impl Peers {
             }
         }
         let mut roll = self.roll.subscribe();
-        let all = roll.wait_for(|roll| roll.held.is_subset(&roll.routed));
+        // Nobody answers any more once it is over.
+        let all = roll.wait_for(|roll| {
+            let open = roll.operation == operation && roll.stage != Stage::Over;
+            !open || roll.held.is_subset(&roll.routed)
+        });
         // Whoever is late is named in the report.
         let _ = tokio::time::timeout(within, all).await;
     }
@@ -216,7 +220,7 @@ impl Peers {
             for at in nodes.filter_map(|node| self.place_of(node)) {
                 self.publish(at, operation, Saying::Release);
             }
-            false
+            told
         });
     }
 }
